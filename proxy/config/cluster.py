@@ -1,0 +1,68 @@
+"""Clusters and their endpoints (envoy.config.cluster.v3, envoy.config.endpoint.v3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy.config.model import Address, UpstreamTls
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakers:
+    """envoy.config.cluster.v3.CircuitBreakers, the DEFAULT priority's thresholds."""
+
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """envoy.config.cluster.v3.OutlierDetection, the consecutive-failure detectors. 0 turns a detector off."""
+
+    consecutive_5xx: int = 5
+    consecutive_gateway_failure: int = 0
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejection_percent: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """envoy.config.cluster.v3.Cluster.
+
+    Endpoints always come from the snapshot's load assignment named `load_assignment`: inline ones (STATIC), the
+    agent's DNS answers (STRICT_DNS), or an EDS resource (eds service_name, else the cluster's name).
+    """
+
+    name: str
+    discovery: Literal["STATIC", "STRICT_DNS", "EDS"]
+    load_assignment: str
+    connect_timeout: float = 5.0
+    lb_policy: Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] = "ROUND_ROBIN"
+    tls: UpstreamTls | None = None
+    circuit_breakers: CircuitBreakers = CircuitBreakers()
+    outlier_detection: OutlierDetection | None = None
+    idle_timeout: float = 3600.0
+    max_requests_per_connection: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """envoy.config.endpoint.v3.LbEndpoint. `healthy` folds HealthStatus: UNKNOWN and HEALTHY are True."""
+
+    address: Address
+    weight: int = 1
+    healthy: bool = True
+    # filter_metadata["pillion"], as sorted (key, value) pairs: instance, version and other labels.
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAssignment:
+    """envoy.config.endpoint.v3.ClusterLoadAssignment, localities flattened."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]

@@ -1,0 +1,114 @@
+"""Route tables (envoy.config.route.v3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy.config.model import StringMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatcher:
+    """envoy.config.route.v3.HeaderMatcher. `name` is lower case (or :method, :authority, :path).
+
+    Without `matcher` it is a present_match. `invert` negates the whole; a missing header never matches a
+    `matcher`, unless `treat_missing_as_empty`."""
+
+    name: str
+    matcher: StringMatcher | None = None
+    invert: bool = False
+    treat_missing_as_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParameterMatcher:
+    """envoy.config.route.v3.QueryParameterMatcher. Without `matcher` it is a present_match."""
+
+    name: str
+    matcher: StringMatcher | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """envoy.config.route.v3.RouteMatch. The path is matched without its query string."""
+
+    kind: Literal["prefix", "path", "safe_regex", "path_separated_prefix"]
+    value: str
+    case_sensitive: bool = True
+    headers: tuple[HeaderMatcher, ...] = ()
+    query_parameters: tuple[QueryParameterMatcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """envoy.config.route.v3.RetryPolicy. `retry_on` holds Envoy's condition names."""
+
+    retry_on: frozenset[str]
+    num_retries: int = 1
+    per_try_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCluster:
+    """One entry of envoy.config.route.v3.WeightedCluster; a single `cluster` is one entry of weight 1."""
+
+    name: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardAction:
+    """envoy.config.route.v3.RouteAction. `timeout` covers the whole request, tries included; 0 disables it."""
+
+    clusters: tuple[WeightedCluster, ...]
+    timeout: float = 15.0
+    retry: RetryPolicy | None = None
+    prefix_rewrite: str | None = None
+    host_rewrite: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponse:
+    """envoy.config.route.v3.DirectResponseAction."""
+
+    status: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """envoy.config.route.v3.Route."""
+
+    match: RouteMatch
+    action: ForwardAction | DirectResponse
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """envoy.config.route.v3.VirtualHost. Domains: exact, "*.suffix", "prefix.*" or "*", as in Envoy."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfiguration:
+    """envoy.config.route.v3.RouteConfiguration."""
+
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+    ignore_port_in_host_matching: bool = False
+    # max_direct_response_body_size_bytes and the like come with the fields that need them.
+
+    def clusters(self) -> frozenset[str]:
+        """The names of every cluster that a route refers to."""
+        return frozenset(
+            cluster.name
+            for host in self.virtual_hosts
+            for route in host.routes
+            if isinstance(route.action, ForwardAction)
+            for cluster in route.action.clusters
+        )
