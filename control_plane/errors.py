@@ -1,0 +1,27 @@
+"""The control plane's typed errors; `api` turns them into gRPC statuses, `server` into exit codes."""
+
+from __future__ import annotations
+
+
+class StartError(Exception):
+    """The control plane cannot start; the message names the place and what to do. Exit code 2."""
+
+
+class StoreError(Exception):
+    """The store could not write or read (disk full, I/O error, overload). Nothing changed; UNAVAILABLE."""
+
+
+class CredentialError(Exception):
+    """The token is missing, unknown, used or expired; the message says which. UNAUTHENTICATED."""
+
+
+class RefusedError(Exception):
+    """The caller is known, but this is not its right. PERMISSION_DENIED."""
+
+
+class RequestError(ValueError):
+    """The request is wrong in itself; the message names the field. INVALID_ARGUMENT."""
+
+
+class FullError(Exception):
+    """A bound is reached; the message names it. RESOURCE_EXHAUSTED."""
