@@ -1,7 +1,9 @@
-"""Who serves where, for how long: instances and their leases. Pure; `now` is monotonic seconds, given by the caller.
+"""Who serves where, for how long: instances and their leases. Pure; `now` is monotonic seconds, given by the
+caller.
 
-Each instance has one entry in a heap of deadlines. A heartbeat only moves the instance's own deadline; the entry is
-corrected when it comes up. So heartbeats cost O(1) and one timer (`next_deadline`) serves all instances.
+Each instance has one entry in a heap of deadlines. A heartbeat only moves the instance's own deadline; the
+entry is corrected when it comes up. So heartbeats cost O(1) and one timer (`next_deadline`) serves all
+instances.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from control_plane.errors import FullError, RequestError
+from control_plane.mesh.schema import RESERVED_NAMES
 
 DEFAULT_LEASE = 10.0  # seconds
 MIN_LEASE = 1.0
@@ -23,13 +26,19 @@ MAX_LABEL_SIZE = 256  # characters, key and value each
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
 
 
 def check_service_name(name: str, place: str = "service") -> str:
     """The name, if it is a DNS label (RFC 1123). Raises RequestError."""
     if not _NAME.fullmatch(name):
-        raise RequestError(f"{place}: {name[:80]!r} is not a service name (a-z, 0-9 and -, at most 63 characters)")
+        raise RequestError(
+            f"{place}: {name[:80]!r} is not a service name (a-z, 0-9 and -, at most 63 characters)"
+        )
+    if name in RESERVED_NAMES:
+        raise RequestError(f"{place}: the name {name!r} is reserved")
     return name
 
 
@@ -63,7 +72,9 @@ def check_instance(instance: Instance) -> Instance:
         raise RequestError(f"instance.labels: {len(instance.labels)} labels; at most {MAX_LABELS}")
     for key, value in instance.labels.items():
         if not key or len(key) > MAX_LABEL_SIZE or len(value) > MAX_LABEL_SIZE:
-            raise RequestError(f"instance.labels[{key[:80]!r}]: key and value may have at most {MAX_LABEL_SIZE} characters")
+            raise RequestError(
+                f"instance.labels[{key[:80]!r}]: key and value may have at most {MAX_LABEL_SIZE} characters"
+            )
     return instance
 
 
@@ -72,10 +83,14 @@ def _check_host(host: str) -> None:
         address = ipaddress.ip_address(host)
     except ValueError:
         if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
-            raise RequestError(f"instance.host: {host[:80]!r} is neither an IP address nor a host name") from None
+            raise RequestError(
+                f"instance.host: {host[:80]!r} is neither an IP address nor a host name"
+            ) from None
         return
     if address.is_unspecified or address.is_multicast:
-        raise RequestError(f"instance.host: {host} cannot be reached by others; give a real address (--address)")
+        raise RequestError(
+            f"instance.host: {host} cannot be reached by others; give a real address (--address)"
+        )
 
 
 def check_lease(seconds: float) -> float:
@@ -89,7 +104,10 @@ def check_lease(seconds: float) -> float:
 
 @dataclass(slots=True)
 class Lease:
-    """An instance and when it goes (`deadline`, unless a heartbeat comes). `queued` is its entry in the heap."""
+    """An instance and when it goes (`deadline`, unless a heartbeat comes).
+
+    `queued` is its entry in the heap.
+    """
 
     instance: Instance
     seconds: float
@@ -111,7 +129,10 @@ class Leases:
         return iter([self._table[key] for key in sorted(self._table)])
 
     def register(self, instance: Instance, seconds: float, now: float) -> bool:
-        """Grant or replace; True if the instance is new or differs from before. Raises FullError at MAX_INSTANCES."""
+        """Grant or replace; True if the instance is new or differs from before.
+
+        Raises FullError at MAX_INSTANCES.
+        """
         deadline = now + seconds
         found = self._table.get(instance.key)
         if found is None:

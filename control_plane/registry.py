@@ -1,7 +1,7 @@
 """The registry: the lease table on a clock and on disk.
 
-Registrations are written down, heartbeats are not. After a restart every instance that was registered gets one
-fresh lease, so that nobody is withdrawn because the control plane was away.
+Registrations are written down, heartbeats are not. After a restart every instance that was registered gets
+one fresh lease, so that nobody is withdrawn because the control plane was away.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 from control_plane.errors import StoreError
 from control_plane.leases import Instance, Lease, Leases, check_instance, check_lease
@@ -25,7 +26,9 @@ MIN_TIMER = 0.05  # seconds; expiries closer together than this share a turn
 class Registry:
     """`on_change` is called in the event loop after instances came, went or changed; not for heartbeats."""
 
-    def __init__(self, store: Store, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._on_change = on_change
         self._clock = clock
@@ -58,7 +61,8 @@ class Registry:
         """
         check_instance(instance)
         seconds = check_lease(seconds)
-        # Memory first and the write queued in the same turn: the disk sees changes in the order memory saw them.
+        # Memory first and the write queued in the same turn: the disk sees changes in the order memory saw
+        # them.
         changed = self._leases.register(instance, seconds, self._clock())
         try:
             await self._store.run(lambda db: _write(db, instance, seconds))
@@ -92,9 +96,7 @@ class Registry:
         self._publish()
         keys = [instance.key for instance in gone]
         try:
-            self._store.submit(lambda db: _delete(db, keys)).add_done_callback(
-                lambda done: done.exception() and log.error("forgetting instances: %s", done.exception())
-            )
+            self._store.submit(lambda db: _delete(db, keys)).add_done_callback(_log_failure)
         except StoreError as error:  # they would come back for one lease after a restart, no more
             log.error("forgetting instances: %s", error)
 
@@ -117,8 +119,15 @@ class Registry:
             self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
 
 
+def _log_failure(done: Future[None]) -> None:
+    if (error := done.exception()) is not None:
+        log.error("forgetting instances: %s", error)
+
+
 def _read(db: sqlite3.Connection) -> list[tuple[Instance, float]]:
-    rows = db.execute("SELECT service, id, host, port, labels, weight, lease FROM instance ORDER BY service, id")
+    rows = db.execute(
+        "SELECT service, id, host, port, labels, weight, lease FROM instance ORDER BY service, id"
+    )
     return [
         (Instance(service, name, host, port, json.loads(labels), weight), lease)
         for service, name, host, port, labels, weight, lease in rows

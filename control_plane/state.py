@@ -1,6 +1,8 @@
-"""What the mesh should be, now: the applied services, the registered instances, and who wants to know of changes.
+"""What the mesh should be, now: the applied services, the registered instances, and who wants to know of
+changes.
 
-`MeshView` is what the ADS side reads. Everything it returns is replaced on change, never altered: safe to keep.
+`MeshView` is what the ADS side reads. Everything it returns is replaced on change, never altered: safe to
+keep.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class MeshView(Protocol):
         """The registered instances by (service, id), ordered."""
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have `listener` called (in the event loop, no arguments) after each change; returns what ends it."""
+        """Have `listener` called (in the event loop, no arguments) after each change; returns what ends
+        it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +103,27 @@ class MeshState:
 
         Raises mesh.ConfigError with every problem found, or StoreError.
         """
+        # Shielded: once the write is on its way, memory follows it even if the caller hangs up.
+        return await asyncio.shield(asyncio.ensure_future(self._apply(documents, dry_run, who)))
+
+    async def _apply(self, documents: Sequence[tuple[str, str]], dry_run: bool, who: str) -> Change:
         async with self._one_apply:
             parsed = mesh.parse(documents)
             merged = {name: it.document for name, it in self.applied.items()} | {it.name: it for it in parsed}
             mesh.validate(list(merged.values()))
             old = self.applied
             added = tuple(sorted(it.name for it in parsed if it.name not in old))
-            changed = tuple(sorted(it.name for it in parsed if it.name in old and it.yaml != old[it.name].yaml))
-            unchanged = tuple(sorted({it.name for it in parsed} - set(added) - set(changed)))
+            changed = tuple(
+                sorted(it.name for it in parsed if it.name in old and it.yaml != old[it.name].yaml)
+            )
+            unchanged = tuple(sorted({it.name for it in parsed} - {*added, *changed}))
             if dry_run or not (added or changed):
                 return Change(self.revision, added, changed, unchanged)
             revision = self.revision + 1
-            fresh = [Applied(it.name, it.yaml, revision, it) for it in parsed if it.name in {*added, *changed}]
-            # Shielded: once the write is on its way, memory follows it even if the caller hangs up.
-            await asyncio.shield(asyncio.ensure_future(self._commit(fresh, revision, who)))
+            fresh = [
+                Applied(it.name, it.yaml, revision, it) for it in parsed if it.name in {*added, *changed}
+            ]
+            await self._commit(fresh, revision, who)
             return Change(revision, added, changed, unchanged)
 
     async def _commit(self, fresh: Sequence[Applied], revision: int, who: str) -> None:

@@ -1,8 +1,9 @@
 """The store: one SQLite file, one thread that touches it.
 
-WAL with synchronous=FULL: COMMIT returns after the log is on the disk, so an acknowledged write survives kill -9
-and a power cut (sqlite.org/pragma.html#pragma_synchronous). Work is handed over as a function of the connection and
-runs as one transaction, in the order in which it was handed over; the SQL lives beside the rule that it serves.
+WAL with synchronous=FULL: COMMIT returns after the log is on the disk, so an acknowledged write survives kill
+-9 and a power cut (sqlite.org/pragma.html#pragma_synchronous). Work is handed over as a function of the
+connection and runs as one transaction, in the order in which it was handed over; the SQL lives beside the
+rule that it serves.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ CREATE TABLE audit (id INTEGER PRIMARY KEY, at REAL NOT NULL, action TEXT NOT NU
 
 
 class Store:
-    """An open database. Raises StartError if the file cannot be opened, is no database or belongs to a newer Pillion."""
+    """An open database.
+
+    Raises StartError if the file cannot be opened, is no database or belongs to a newer Pillion.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,8 +61,8 @@ class Store:
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Queue `work` as one transaction; the result holds once it is on the disk.
 
-        Raises StoreError when too much is waiting already. The future raises what `work` raises (rolled back), or
-        StoreError for a failure of the database. Cancelling the future does not take back the work.
+        Raises StoreError when too much is waiting already. The future raises what `work` raises (rolled
+        back), or StoreError for a failure of the database. Cancelling the future does not take back the work.
         """
         if not self._room.acquire(blocking=False):
             raise StoreError(f"{self.path}: {MAX_PENDING} writes are waiting for the disk; retry later")
@@ -107,7 +111,9 @@ def get_meta(db: sqlite3.Connection, key: str) -> str | None:
 
 def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
     """Set a value of the meta table."""
-    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+    db.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+    )
 
 
 def _lock(path: Path) -> int:
@@ -119,11 +125,17 @@ def _lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise StartError(f"{path.parent}: another control plane uses this data directory; stop it first") from error
+        raise StartError(
+            f"{path.parent}: another control plane uses this data directory; stop it first"
+        ) from error
     return fd
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # SQLite would make it 0644
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from error
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         try:

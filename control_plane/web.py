@@ -1,0 +1,43 @@
+"""The web port: is it alive, and what does it count.
+
+Read-only, plain HTTP, on the loopback address by default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from control_plane.errors import StartError
+
+
+@contextlib.asynccontextmanager
+async def serve(address: tuple[str, int], registry: CollectorRegistry) -> AsyncIterator[int]:
+    """Serve /healthz and /metrics; gives the bound port. Raises StartError if the address cannot be used."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, *address)
+        try:
+            await site.start()
+        except OSError as error:
+            host, port = address
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+            raise StartError(f"--web {place}: {reason.lower()}; choose another address with --web") from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
