@@ -1,7 +1,7 @@
-"""WHAT PEOPLE ASK FOR: the mesh configuration in YAML, checked, as frozen values that know where they were written.
+"""WHAT PEOPLE ASK FOR: the mesh configuration in YAML, checked, as frozen values that know their place in it.
 
 Rules of this room:
-- Words and semantics are Gateway API's where it has them (matches, backendRefs, timeouts, GEP-2257 durations).
+- Words and semantics are Gateway API's where it has them (matches, backendRefs, timeouts, durations).
 - `parse` takes any text and returns documents or raises ConfigError; nothing else ever comes out of it.
 - Every problem names source, line and column (1-based), what is wrong, and what to write instead.
 - Bounds come first: size, depth, aliases and nodes are checked while reading, before anything is built.

@@ -1,8 +1,8 @@
 """YAML text → plain values that know their places, within bounds.
 
-Built from the parser's events, not by yaml.load: size, depth, aliases and the number of nodes (with every alias
-counted as what it stands for) are checked as the events arrive, so a bomb is refused before anything is expanded.
-Scalars are read by YAML 1.2's core schema: `on`, `no` and dates are strings, and there are no tags and no merge keys.
+Built from the parser's events, not by yaml.load: size, depth, aliases and the number of nodes (with every
+alias counted as what it stands for) are checked as the events arrive: a bomb is refused before it is expanded.
+Scalars are read by YAML 1.2's core schema (`on`, `no` and dates are strings), without tags and merge keys.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -37,7 +38,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,18}|[0-9]{1,18}(\.[0-9]{0,18})?)([eE][-+]?
 
 @dataclass(slots=True)
 class RawDocument:
-    """One document of a file: its plain value (mappings are dicts, lists are tuples) and where everything stands."""
+    """One document of a file: its plain value (mappings are dicts, lists are tuples) and its places."""
 
     text: str
     position: Position
@@ -63,7 +64,7 @@ class _Node:
 
 
 def read(source: str, text: str) -> Iterator[RawDocument]:
-    """The documents of one file; empty ones are left out. Raises ConfigError with the one problem that stops it."""
+    """The documents of one file, without empty ones. Raises ConfigError with what stops it."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise ConfigError(
             [Problem(source, 1, 1, "the file is larger than 1 MiB", "split it into several files")]
@@ -107,7 +108,7 @@ class _Reader:
         start = count = 0
         # A key waits here until its value is there; one slot for each open mapping.
         waiting: list[_Node | None] = []
-        for event in yaml.parse(text, Loader=_Loader):
+        for event in _events(text):
             position = (event.start_mark.line + 1, event.start_mark.column + 1)
             if isinstance(event, yaml.DocumentStartEvent):
                 if event.version or event.tags:
@@ -117,7 +118,7 @@ class _Reader:
                 count += 1
                 if count > MAX_DOCUMENTS:
                     raise self._problem(position, f"more than {MAX_DOCUMENTS} documents in one file")
-                start, root = event.start_mark.line, _Node(position)
+                start, root = position[0] - 1, _Node(position)
                 self._anchors, self._aliases, self._nodes = {}, 0, 0
                 continue
             if isinstance(event, yaml.DocumentEndEvent):
@@ -146,12 +147,12 @@ class _Reader:
             elif stack:
                 stack[-1].size += node.size
 
-    def _node(self, event: yaml.NodeEvent, position: Position) -> _Node:
+    def _node(self, event: Any, position: Position) -> _Node:
         if isinstance(event, yaml.AliasEvent):
             self._aliases += 1
             if self._aliases > MAX_ALIASES:
                 raise self._problem(position, f"more than {MAX_ALIASES} aliases in one document")
-            node = self._anchors.get(event.anchor)
+            node = self._anchors.get(str(event.anchor))
             if node is None:
                 raise self._problem(position, f"the alias *{event.anchor} has no anchor before it")
             if not node.complete:
@@ -171,10 +172,10 @@ class _Reader:
         return node
 
     def _attach(self, parent: _Node, waiting: list[_Node | None], node: _Node, position: Position) -> None:
-        if parent.items is not None:
-            parent.items.append(node)
+        if parent.pairs is None:
+            if parent.items is not None:
+                parent.items.append(node)
             return
-        assert parent.pairs is not None
         key = waiting[-1]
         if key is None:
             if node.pairs is not None or node.items is not None:
@@ -191,6 +192,11 @@ class _Reader:
 
     def _problem(self, position: Position, message: str, hint: str = "") -> ConfigError:
         return ConfigError([Problem(self._source, *position, message, hint)])
+
+
+def _events(text: str) -> Iterator[Any]:
+    # The stubs leave out that every event has its marks and every node event its tag.
+    yield from yaml.parse(text, Loader=_Loader)
 
 
 def _scalar(text: str) -> object:

@@ -22,7 +22,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used. `problems` is never empty, and sorted by place; at most MAX_PROBLEMS."""
+    """The configuration cannot be used. `problems`: one to MAX_PROBLEMS, sorted by place."""
 
     MAX_PROBLEMS = 50
 

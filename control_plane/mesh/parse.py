@@ -36,7 +36,7 @@ class ServiceDocument:
     yaml: str = field(compare=False, repr=False)
     """The document's text as written, comments included; parse() of it gives the same service."""
     positions: Mapping[Loc, Position] = field(compare=False, repr=False)
-    """The place of every value in the source, by its path, such as ("routes", 0, "backendRefs", 1, "name")."""
+    """The place of every value in the source, by its path: ("routes", 0, "backendRefs", 1, "name")."""
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ def parse(documents: Iterable[tuple[str, str]]) -> list[ServiceDocument]:
 
 
 def validate(services: Sequence[ServiceDocument]) -> None:
-    """Check the mesh as a whole: every backendRef names a service and a version that exist. Raises ConfigError."""
+    """Check the whole mesh: every backendRef names a service and a version that exist. Raises ConfigError."""
     problems = _duplicates(services)
     by_name = {document.name: document.service for document in services}
     for document in services:

@@ -1,4 +1,4 @@
-"""The schema of one `kind: Service` document. Names and limits are Gateway API's (HTTPRoute, v1) where it has them."""
+"""The schema of one `kind: Service` document, with Gateway API's names and limits (HTTPRoute, v1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESERVED_NAMES = frozenset({"inbound"})  # the sidecar's cluster for its own app
 _NAME = re.compile(NAME_PATTERN)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 _ESCAPED = re.compile(r"\\[^1-9]")
-# What Python's re knows and RE2 (Envoy) does not: look-around, back-references, atomic and conditional groups.
+# What Python's re knows and RE2 (Envoy) does not: look-around, back-references, atomic groups, conditions.
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|[*+?}]\+")
 
 
@@ -27,7 +27,7 @@ def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or len(value) > 63:
         raise PydanticCustomError(
             "name",
-            "{value} is not a good name: a-z, 0-9 and '-', starting and ending with a letter or digit, at most 63",
+            "{value} is not a name: a-z, 0-9 and '-' between letters or digits, at most 63 characters",
             {"value": repr(value[:80])},
         )
     return value
