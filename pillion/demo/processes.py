@@ -140,21 +140,24 @@ class Tree:
                 if process.log.stat().st_size > LOG_LIMIT:
                     os.truncate(process.log, 0)
 
-    def stop(self, grace: float = 8.0) -> None:
-        """End them all, youngest first, within about `grace` seconds; then kill what is left, with its
-        children.
+    def stop(self, grace: float = 8.0) -> list[str]:
+        """End them all, youngest first; after `grace` seconds kill what is left, children included.
+
+        Returns the names of those that had to be killed.
         """
         for process in reversed(self.processes):
             process.terminate()
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline and any(process.group_alive() for process in self.processes):
             time.sleep(0.02)
+        killed = [process.name for process in self.processes if process.group_alive()]
         for process in self.processes:
             process.kill()
         for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
         self.processes.clear()
+        return killed
 
 
 def children(pid: int) -> list[int]:

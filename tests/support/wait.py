@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str = "", interval: float = 0.02) -> T:
-    """The first truthy value of `condition`. Raises AssertionError, with its last value, after `timeout` seconds."""
+    """The first truthy value of `condition`. Raises AssertionError with its last value after `timeout` s."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
