@@ -1,0 +1,169 @@
+"""What is compiled, as a static bootstrap, is accepted by a real Envoy (SDS replaced by files)."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+
+from control_plane import mesh
+from control_plane.compile import Client, Compiler
+from control_plane.leases import Instance
+from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
+
+ENVOY = Path(sys.executable).with_name("envoy")
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.skipif(not (ENVOY.exists() or shutil.which("envoy")), reason="no envoy beside this Python"),
+]
+
+MESH = """
+kind: Service
+name: cart
+versions: {v1: {labels: {version: v1}}, v2: {labels: {version: v2}}, v3: {labels: {version: v3}}}
+routes:
+  - name: beta
+    matches:
+      - {path: {type: PathPrefix, value: /beta/}, headers: [{name: X-Beta, value: "1"}], method: GET}
+      - {path: {type: Exact, value: /exact}, queryParams: [{name: q, value: "a.*", type: RegularExpression}]}
+      - path: {type: RegularExpression, value: "/[a-z]+/x"}
+        headers: [{name: a, type: RegularExpression, value: .+}]
+    backendRefs: [{name: cart, version: v3}]
+  - name: canary
+    backendRefs:
+      - {name: cart, version: v1, weight: 95}
+      - {name: cart, version: v2, weight: 5}
+      - {name: payments, weight: 0}
+    timeouts: {request: 2s}
+  - {name: forever, backendRefs: [{name: payments}], timeouts: {request: 0s}}
+---
+kind: Service
+name: payments
+"""
+
+
+def test_envoy_accepts_what_is_compiled(tmp_path: Path) -> None:
+    compiler = Compiler("pillion.local")
+    documents = mesh.parse([("mesh.yaml", MESH)])
+    mesh.validate(documents)
+    instances = [
+        Instance("cart", "a", "10.0.0.1", 15006, {"version": "v1", "zone": "z"}, 3),
+        Instance("cart", "b", "fd00::1", 15006, {"version": "v2"}),
+        Instance("payments", "p", "10.0.0.3", 15006),
+    ]
+    compiler.update({it.name: it for it in documents}, {it.key: it for it in instances})
+    snapshot = compiler.snapshot(Client("storefront", 8080, 15006, 15001))
+    assert snapshot.consistent() == []
+    bootstrap = tmp_path / "bootstrap.json"
+    bootstrap.write_text(json_format.MessageToJson(static_bootstrap(snapshot, tmp_path)))
+    done = subprocess.run(
+        [ENVOY if ENVOY.exists() else "envoy", "--mode", "validate", "-c", bootstrap, "--log-level", "warn"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "deprecated" not in done.stderr
+    json.loads(bootstrap.read_text())
+
+
+def static_bootstrap(snapshot: Snapshot, directory: Path) -> Bootstrap:
+    """Every resource in one file: RDS and EDS inlined, SDS names replaced by PEM files."""
+    files = write_certificates(directory)
+    bootstrap = Bootstrap()
+    bootstrap.node.id, bootstrap.node.cluster = "storefront~1", "storefront"
+    routes = {
+        name: unpack(snapshot, ROUTE, name, RouteConfiguration()) for name in snapshot.tables[ROUTE].by_name
+    }
+    for name in snapshot.tables[LISTENER].by_name:
+        listener = unpack(snapshot, LISTENER, name, Listener())
+        chain = listener.filter_chains[0]
+        manager = HttpConnectionManager()
+        chain.filters[0].typed_config.Unpack(manager)
+        if manager.HasField("rds"):
+            manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
+            chain.filters[0].typed_config.Pack(manager)
+        if chain.HasField("transport_socket"):
+            files_for_sds(chain.transport_socket.typed_config, DownstreamTlsContext(), files)
+        bootstrap.static_resources.listeners.append(listener)
+    for name in snapshot.tables[CLUSTER].by_name:
+        cluster = unpack(snapshot, CLUSTER, name, Cluster())
+        if cluster.type == Cluster.EDS:
+            cluster.type = Cluster.STATIC
+            cluster.ClearField("eds_cluster_config")
+            cluster.load_assignment.CopyFrom(unpack(snapshot, ENDPOINT, name, ClusterLoadAssignment()))
+        if cluster.HasField("transport_socket"):
+            files_for_sds(cluster.transport_socket.typed_config, UpstreamTlsContext(), files)
+        bootstrap.static_resources.clusters.append(cluster)
+    return bootstrap
+
+
+def unpack(snapshot: Snapshot, type_url: str, name: str, message):
+    packed = Any.FromString(snapshot.tables[type_url].by_name[name].body)
+    assert packed.type_url == type_url
+    assert packed.Unpack(message)
+    return message
+
+
+def files_for_sds(config: Any, context: Message, files: tuple[Path, Path, Path]) -> None:
+    certificate, key, roots = files
+    config.Unpack(context)
+    common = context.common_tls_context
+    (secret,) = common.tls_certificate_sds_secret_configs
+    assert secret.name == "default"
+    del common.tls_certificate_sds_secret_configs[:]
+    common.tls_certificates.add(
+        certificate_chain={"filename": str(certificate)}, private_key={"filename": str(key)}
+    )
+    combined = common.combined_validation_context
+    assert combined.validation_context_sds_secret_config.name == "ROOTCA"
+    validation = combined.default_validation_context
+    validation.trusted_ca.filename = str(roots)
+    common.validation_context.CopyFrom(validation)
+    config.Pack(context)
+
+
+def write_certificates(directory: Path) -> tuple[Path, Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, private = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return chain, private, chain
