@@ -1,0 +1,175 @@
+"""Clusters (envoy.config.cluster.v3)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from google.protobuf.message import Message
+
+from proxy.agent.decode import types
+from proxy.agent.decode.eds import read_endpoints
+from proxy.agent.decode.matchers import decode_ads
+from proxy.agent.decode.reader import Reader, decode, join
+from proxy.agent.decode.tls import decode_upstream_tls
+from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
+
+_DISCOVERY: dict[str, Literal["STATIC", "STRICT_DNS", "EDS"]] = {
+    "STATIC": "STATIC",
+    "STRICT_DNS": "STRICT_DNS",
+    "EDS": "EDS",
+}
+_POLICIES: dict[str, Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"]] = {
+    "ROUND_ROBIN": "ROUND_ROBIN",
+    "LEAST_REQUEST": "LEAST_REQUEST",
+    "RANDOM": "RANDOM",
+}
+_OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_UINT32 = 2**32 - 1
+
+
+class DecodedCluster(NamedTuple):
+    """A cluster and what its message said about endpoints.
+
+    `assignment` is set for STATIC. `dns` is set for STRICT_DNS: endpoints whose address still holds a host
+    name, each to be replaced by one endpoint an answer (same port, weight, labels).
+    """
+
+    cluster: Cluster
+    assignment: LoadAssignment | None
+    dns: tuple[Endpoint, ...]
+
+
+def decode_cluster(message: Message, unsupported: list[str] | None = None) -> DecodedCluster:
+    """A Cluster, or the Any that holds it. Errors: DecodeError.
+
+    `unsupported`: a list collects what is not supported as warnings; None makes each an error.
+    """
+    return decode(message, types.CLUSTER, "cluster", "name", read_cluster, unsupported)
+
+
+def read_cluster(reader: Reader) -> DecodedCluster:
+    """The same, for a Cluster inside of a bootstrap."""
+    name = reader.required("name")
+    reader.opaque("metadata")
+    discovery = _discovery(reader)
+    resource, endpoints = _endpoints(reader, name, discovery)
+    breakers = reader.child("circuit_breakers")
+    outlier = reader.child("outlier_detection")
+    idle_timeout, max_requests = _protocol_options(reader)
+    cluster = Cluster(
+        name=name,
+        discovery=discovery,
+        load_assignment=resource,
+        connect_timeout=reader.seconds("connect_timeout", 5.0, positive=True),
+        lb_policy=reader.enum("lb_policy", _POLICIES),
+        tls=decode_upstream_tls(reader),
+        circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
+        outlier_detection=_outlier_detection(outlier) if outlier else None,
+        idle_timeout=idle_timeout,
+        max_requests_per_connection=max_requests,
+    )
+    if discovery == "STATIC":
+        return DecodedCluster(cluster, LoadAssignment(resource, endpoints), ())
+    return DecodedCluster(cluster, None, endpoints)
+
+
+def _discovery(reader: Reader) -> Literal["STATIC", "STRICT_DNS", "EDS"]:
+    if reader.which("cluster_discovery_type") == "cluster_type":
+        return "STATIC"  # reported as unsupported by done()
+    return reader.enum("type", _DISCOVERY)
+
+
+def _endpoints(reader: Reader, name: str, discovery: str) -> tuple[str, tuple[Endpoint, ...]]:
+    """The load assignment's name in the snapshot, and the endpoints that the message itself holds."""
+    if discovery == "EDS":
+        eds = reader.child("eds_cluster_config")
+        if eds is None:
+            reader.error("is required for type EDS", "eds_cluster_config")
+            return name, ()
+        decode_ads(eds.child("eds_config"), eds, "eds_config", "an EDS cluster")
+        return eds.value("service_name") or name, ()
+    inline = reader.child("load_assignment")
+    if inline is None:
+        reader.error(f"is required for type {discovery}", "load_assignment")
+        return name, ()
+    if not inline.value("cluster_name"):
+        inline.error("is required", "cluster_name")
+    endpoints = read_endpoints(inline, ip=discovery == "STATIC")
+    if not inline.message.endpoints or not any(group.lb_endpoints for group in inline.message.endpoints):
+        inline.error("has no endpoint: every request to this cluster would fail", "endpoints")
+    return name, endpoints
+
+
+def _circuit_breakers(reader: Reader) -> CircuitBreakers:
+    found = CircuitBreakers()
+    thresholds = reader.children("thresholds")
+    if len(thresholds) > 1:
+        reader.error("has more than one entry for priority DEFAULT", "thresholds")
+    for entry in thresholds:
+        entry.enum("priority", {"DEFAULT": None})
+        found = CircuitBreakers(
+            entry.integer("max_connections", 1024, 0, _UINT32),
+            entry.integer("max_pending_requests", 1024, 0, _UINT32),
+            entry.integer("max_requests", 1024, 0, _UINT32),
+            entry.integer("max_retries", 3, 0, _UINT32),
+        )
+    return found
+
+
+def _outlier_detection(reader: Reader) -> OutlierDetection:
+    """A detector counts only if it is enforced: Envoy enforces 5xx by default, gateway failures not."""
+    consecutive_5xx = reader.integer("consecutive_5xx", 5, 0, _UINT32)
+    gateway = reader.integer("consecutive_gateway_failure", 5, 0, _UINT32)
+    base = reader.seconds("base_ejection_time", 30.0, positive=True)
+    # Saying that a detector is off is not a wish that goes unheard: these are off here, always.
+    for name in _NOT_ENFORCED:
+        if reader.has(name) and getattr(reader.message, name).value == 0:
+            reader.opaque(name)
+    return OutlierDetection(
+        consecutive_5xx if _enforced(reader, "enforcing_consecutive_5xx", 100) else 0,
+        gateway if _enforced(reader, "enforcing_consecutive_gateway_failure", 0) else 0,
+        base,
+        # Envoy: "defaults to 300s or the base_ejection_time value, whatever is larger".
+        reader.seconds("max_ejection_time", max(300.0, base), positive=True),
+        reader.integer("max_ejection_percent", 10, 0, 100),
+    )
+
+
+_NOT_ENFORCED = (
+    "enforcing_success_rate",
+    "enforcing_consecutive_local_origin_failure",
+    "enforcing_local_origin_success_rate",
+    "enforcing_failure_percentage",
+    "enforcing_failure_percentage_local_origin",
+)
+
+
+def _enforced(reader: Reader, name: str, default: int) -> bool:
+    percent = reader.integer(name, default, 0, 100)
+    if percent not in (0, 100):
+        reader.unsupported(f"only 0 and 100 are supported, not {percent}", name)
+    return percent > 0
+
+
+def _protocol_options(reader: Reader) -> tuple[float, int]:
+    """(idle_timeout, max_requests_per_connection) from typed_extension_protocol_options."""
+    idle_timeout, max_requests = 3600.0, 0
+    entries = reader.value("typed_extension_protocol_options")
+    for key in sorted(entries):
+        path = join(reader.path, f'typed_extension_protocol_options["{key}"]')
+        if key != _OPTIONS_KEY:
+            reader.context.unsupported(path)
+            continue
+        found = reader.unpack(entries[key], path, path, "protocol option", (types.HTTP_PROTOCOL_OPTIONS,))
+        if found is None:
+            continue
+        options = found[1]
+        common = options.child("common_http_protocol_options")
+        if common is not None:
+            idle_timeout = common.seconds("idle_timeout", idle_timeout)
+            max_requests = common.integer("max_requests_per_connection", 0, 0, _UINT32)
+        if explicit := options.child("explicit_http_config"):
+            explicit.child("http_protocol_options")  # HTTP/1.1, as by default; http2 is reported by done()
+        elif options.which("upstream_protocol_options") is None:
+            options.error("needs explicit_http_config with http_protocol_options")
+    return idle_timeout, max_requests

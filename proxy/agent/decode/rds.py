@@ -1,0 +1,195 @@
+"""RouteConfiguration and what is in it (envoy.config.route.v3)."""
+
+from __future__ import annotations
+
+import re
+
+from google.protobuf.message import Message
+
+from proxy.agent.decode import types
+from proxy.agent.decode.matchers import (
+    decode_data,
+    decode_header_matcher,
+    decode_query_parameter_matcher,
+    decode_regex,
+)
+from proxy.agent.decode.reader import Reader, decode
+from proxy.config.route import (
+    DirectResponse,
+    ForwardAction,
+    RetryPolicy,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+    WeightedCluster,
+)
+
+SUPPORTED_RETRY_ON = frozenset({"connect-failure", "refused-stream", "reset", "reset-before-request"})
+"""The retry conditions that proxy.policy decides on."""
+
+# Envoy: x-envoy-retry-on and x-envoy-retry-grpc-on.
+_KNOWN_RETRY_ON = SUPPORTED_RETRY_ON | {
+    "5xx",
+    "gateway-error",
+    "envoy-ratelimited",
+    "retriable-4xx",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+}
+
+_MAX_BODY = 4096  # RouteConfiguration.max_direct_response_body_size_bytes, Envoy's default
+_MAX_WEIGHT = 2**32 - 1
+_SEPARATED_PREFIX = re.compile(r"[^?#]+[^?#/]")  # the proto's own validation rule
+
+
+def decode_route_configuration(message: Message, unsupported: list[str] | None = None) -> RouteConfiguration:
+    """A RouteConfiguration, or the Any that holds it. Errors: DecodeError.
+
+    `unsupported`: a list collects what is not supported as warnings; None makes each an error.
+    """
+    return decode(
+        message,
+        types.ROUTE_CONFIGURATION,
+        "route configuration",
+        "name",
+        read_route_configuration,
+        unsupported,
+    )
+
+
+def read_route_configuration(reader: Reader) -> RouteConfiguration:
+    """The same, for a RouteConfiguration inside of another message."""
+    hosts: list[VirtualHost] = []
+    names: set[str] = set()
+    owners: dict[str, str] = {}
+    for inner in reader.children("virtual_hosts"):
+        host = _virtual_host(inner, owners)
+        if host.name in names:
+            inner.error(f"{host.name!r} is the name of another virtual host", "name")
+        names.add(host.name)
+        hosts.append(host)
+    return RouteConfiguration(
+        reader.value("name"), tuple(hosts), reader.value("ignore_port_in_host_matching")
+    )
+
+
+def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
+    """`owners` maps each domain of this route configuration to its virtual host: one domain, one host."""
+    name = reader.required("name")
+    reader.opaque("metadata")
+    domains: list[str] = []
+    for i, given in enumerate(reader.value("domains")):
+        domain = given.lower()  # hosts are compared without case
+        where = f"domains[{i}]"
+        if not domain or "*" in domain[1:-1] or domain == "**":
+            reader.error(f"{given!r} is not a domain: a wildcard (*) stands alone, first or last", where)
+        elif domain in owners:
+            reader.error(f"{given!r} is already served by virtual host {owners[domain]!r}", where)
+        owners.setdefault(domain, name)
+        domains.append(domain)
+    if not domains:
+        reader.error("needs at least one domain", "domains")
+    routes = (_route(inner) for inner in reader.children("routes"))
+    return VirtualHost(name, tuple(domains), tuple(r for r in routes if r is not None))
+
+
+def _route(reader: Reader) -> Route | None:
+    name: str = reader.value("name")
+    reader.opaque("metadata")
+    match = reader.child("match")
+    if match is None:
+        reader.error("is required", "match")
+        return None
+    decoded = _match(match)
+    kind = reader.which("action")
+    if kind == "route" and (action := reader.child("route")):
+        return Route(decoded, _forward(action), name)
+    if kind == "direct_response" and (direct := reader.child("direct_response")):
+        return Route(decoded, _direct_response(direct), name)
+    if kind is None:
+        reader.error("needs route or direct_response")
+    return None  # redirect and the like are reported as unsupported by done()
+
+
+def _match(reader: Reader) -> RouteMatch:
+    case_sensitive = reader.wrapped("case_sensitive", True)
+    headers = tuple(decode_header_matcher(r) for r in reader.children("headers"))
+    queries = tuple(decode_query_parameter_matcher(r) for r in reader.children("query_parameters"))
+    kind = reader.which("path_specifier")
+    if kind == "path":
+        return RouteMatch("path", reader.value("path"), case_sensitive, headers, queries)
+    if kind == "safe_regex":
+        pattern = decode_regex(reader.child("safe_regex"))
+        return RouteMatch("safe_regex", pattern, case_sensitive, headers, queries)
+    if kind == "path_separated_prefix":
+        value: str = reader.value(kind)
+        if not _SEPARATED_PREFIX.fullmatch(value):
+            reader.error(f"{value!r} must not end with a slash, nor hold ? or #", kind)
+        return RouteMatch("path_separated_prefix", value, case_sensitive, headers, queries)
+    if kind is None:
+        reader.error("needs one of prefix, path, safe_regex, path_separated_prefix")
+    return RouteMatch("prefix", reader.value("prefix"), case_sensitive, headers, queries)
+
+
+def _forward(reader: Reader) -> ForwardAction:
+    retry = reader.child("retry_policy")
+    return ForwardAction(
+        _clusters(reader),
+        reader.seconds("timeout", 15.0),
+        _retry_policy(retry) if retry else None,
+        reader.value("prefix_rewrite") or None,
+        reader.value("host_rewrite_literal") or None,
+    )
+
+
+def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:
+    kind = reader.which("cluster_specifier")
+    if kind == "cluster":
+        return (WeightedCluster(reader.required("cluster")),)
+    if kind == "weighted_clusters" and (inner := reader.child("weighted_clusters")):
+        found: list[WeightedCluster] = []
+        for entry in inner.children("clusters"):
+            if not entry.has("weight"):
+                entry.error("is required", "weight")
+            found.append(WeightedCluster(entry.required("name"), entry.wrapped("weight", 0)))
+        total = sum(cluster.weight for cluster in found)
+        if not found:
+            inner.error("needs at least one cluster", "clusters")
+        elif not 0 < total <= _MAX_WEIGHT:
+            inner.error(f"the weights must add up to 1..{_MAX_WEIGHT}, not {total}", "clusters")
+        return tuple(found)
+    if kind is None:
+        reader.error("needs cluster or weighted_clusters")
+    return ()  # cluster_header and the like are reported as unsupported by done()
+
+
+def _retry_policy(reader: Reader) -> RetryPolicy:
+    words = [word.strip() for word in reader.value("retry_on").split(",") if word.strip()]
+    for word in words:
+        if word not in _KNOWN_RETRY_ON:
+            reader.error(f"{word!r} is not a retry condition", "retry_on")
+        elif word not in SUPPORTED_RETRY_ON:
+            supported = ", ".join(sorted(SUPPORTED_RETRY_ON))
+            reader.unsupported(f"{word} is not supported, only {supported}", "retry_on")
+    return RetryPolicy(
+        frozenset(words) & SUPPORTED_RETRY_ON,
+        reader.wrapped("num_retries", 1),
+    )
+
+
+def _direct_response(reader: Reader) -> DirectResponse:
+    status: int = reader.value("status")
+    if not 200 <= status < 600:  # the proto's own validation rule
+        reader.error(f"must be within 200 and 599, not {status}", "status")
+    body = reader.child("body")
+    data = decode_data(body)[0] if body else b""
+    if len(data) > _MAX_BODY:
+        reader.error(f"is {len(data)} bytes long; at most {_MAX_BODY} are allowed", "body")
+    return DirectResponse(status, data)
