@@ -1,7 +1,7 @@
 """The mesh → a snapshot for each kind of client, incrementally.
 
-Each resource is remembered with what it was compiled from; what has the same inputs is the same object. Tables
-are shared by all clients, except for the listeners and the one cluster that depend on a client's ports.
+Each resource is remembered with what it was compiled from; what has the same inputs is the same object.
+Tables are shared by all clients, but for the listeners and the one cluster that depend on a client's ports.
 """
 
 from __future__ import annotations
