@@ -114,14 +114,14 @@ class MeshState:
             old = self.applied
             added = tuple(sorted(it.name for it in parsed if it.name not in old))
             changed = tuple(
-                sorted(it.name for it in parsed if it.name in old and it.yaml != old[it.name].yaml)
+                sorted(it.name for it in parsed if it.name in old and _text(it) != old[it.name].yaml)
             )
             unchanged = tuple(sorted({it.name for it in parsed} - {*added, *changed}))
             if dry_run or not (added or changed):
                 return Change(self.revision, added, changed, unchanged)
             revision = self.revision + 1
             fresh = [
-                Applied(it.name, it.yaml, revision, it) for it in parsed if it.name in {*added, *changed}
+                Applied(it.name, _text(it), revision, it) for it in parsed if it.name in {*added, *changed}
             ]
             await self._commit(fresh, revision, who)
             return Change(revision, added, changed, unchanged)
@@ -145,6 +145,11 @@ class MeshState:
     def _notify(self) -> None:
         for listener in list(self._listeners.values()):
             listener()
+
+
+def _text(document: mesh.ServiceDocument) -> str:
+    """The text to keep, comments included, wherever in a file the document stood."""
+    return document.yaml.strip("\r\n").removeprefix("---").strip("\r\n") + "\n"
 
 
 def _read(db: sqlite3.Connection) -> tuple[int, list[tuple[str, str, int]]]:

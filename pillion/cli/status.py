@@ -31,10 +31,8 @@ def status(
         print_json(_as_dict(answer))
         return
     print(f"trust domain {answer.trust_domain}, revision {answer.revision}\n")
-    print_table(
-        "Proxies", ["NODE", "SERVICE", "CONNECTED", "LDS", "RDS", "CDS", "EDS"], [_row(it) for it in answer.proxies],
-        "no proxy is connected",
-    )  # fmt: skip
+    columns = ["NODE", "SERVICE", "CONNECTED", "LDS", "RDS", "CDS", "EDS"]
+    print_table("Proxies", columns, [_row(it) for it in answer.proxies], "no proxy is connected")
     refused = [
         [it.node_id, _short(resource.type_url), resource.error]
         for it in answer.proxies
