@@ -108,6 +108,8 @@ def answered(
     async def call(self: S, request: Q, context: Context) -> R:
         try:
             return await method(self, request, context)
+        except grpc.aio.AbortError:  # the method has answered
+            raise
         except Exception as error:
             await self._refuse(context, error)
             raise
