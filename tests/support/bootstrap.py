@@ -29,8 +29,9 @@ def hop(
     """A bootstrap: 127.0.0.1:listen → 127.0.0.1:upstream, everything routed; `manager` adds fields to the
     HCM.
     """
-    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPES +
-    "filters.http.router.v3.Router"}} log_format = {
+    router_type = {"@type": TYPES + "filters.http.router.v3.Router"}
+    router = {"name": "envoy.filters.http.router", "typed_config": router_type}
+    log_format = {
         "json_format": {
             "path": "%REQ(:PATH)%",
             "status": "%RESPONSE_CODE%",
@@ -43,8 +44,12 @@ def hop(
         "@type": HCM,
         "stat_prefix": name,
         "access_log": [{"name": "envoy.access_loggers.stdout", "typed_config": log}],
-        "route_config": {"name": "r", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes":
-        [route]}]}, "http_filters": [router], **(manager or {}),
+        "route_config": {
+            "name": "r",
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [router],
+        **(manager or {}),
     }
     chain: dict[str, Any] = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": hcm}]
