@@ -7,13 +7,10 @@ import os
 import socket
 from collections.abc import Iterable
 
+from proxy.agent.errors import BindError
 from proxy.config.listener import Listener
 
 BACKLOG = 1024
-
-
-class BindError(Exception):
-    """A listener's address cannot be had; the text names both and the reason."""
 
 
 class ListeningSockets:

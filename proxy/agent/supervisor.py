@@ -6,15 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from proxy.agent.sockets import BindError, ListeningSockets
+from proxy.agent.sockets import ListeningSockets
 from proxy.agent.worker_process import ANSWER_TIMEOUT, COMMAND, Target, WorkerProcess, describe
 from proxy.config.listener import Listener
 from proxy.config.snapshot import Snapshot
 from proxy.worker.channel import Applied, Flush, LogLevel, Stats
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["BindError", "RestartBackoff", "Supervisor"]
 
 
 class RestartBackoff:

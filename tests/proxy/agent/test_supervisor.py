@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.agent.sockets import BindError
+from proxy.agent.errors import BindError
 from proxy.agent.supervisor import RestartBackoff, Supervisor
 from proxy.config.cluster import Cluster, LoadAssignment
 from proxy.config.listener import FilterChain, HttpConnectionManager, Listener

@@ -1,0 +1,38 @@
+"""run(options): a sidecar's whole life as an exit status. 0: told to stop; 2: bad input; 1: anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+
+from proxy.agent import log
+from proxy.agent.agent import Agent
+from proxy.agent.errors import StartError
+from proxy.agent.options import Options
+from proxy.agent.worker_process import COMMAND
+
+logger = logging.getLogger(__name__)
+
+
+def run(options: Options, worker_command: Sequence[str] = COMMAND) -> int:
+    """Run until SIGTERM or SIGINT. Prints one line on stdout when ready, one on stderr when it cannot start."""
+    log.setup(options.log_level)
+    gc.freeze()
+    try:
+        return asyncio.run(_run(options, worker_command))
+    except KeyboardInterrupt:  # before the signal handlers were in place
+        return 130
+
+
+async def _run(options: Options, worker_command: Sequence[str]) -> int:
+    try:
+        return await Agent(options, worker_command).run()
+    except StartError as error:
+        print(f"pillion proxy: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 2
+    except Exception:
+        logger.exception("the agent failed")
+        return 1

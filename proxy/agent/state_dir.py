@@ -1,0 +1,107 @@
+"""What a sidecar keeps on disk: the last good configuration, and its identity, sealed.
+
+So it starts while the control plane is away, and a join token that can be used once suffices for every restart.
+The seal is AES-256-GCM under a key that HKDF-SHA256 (RFC 5869, random salt) derives from the join token's secret:
+whoever reads this directory without the token file has nothing. Files are 0600, the directory 0700, and each file
+is replaced whole, so a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from proxy.agent.svid import Svid
+
+_MAGIC = b"pillion-identity-1\n"
+_SALT, _NONCE = 32, 12
+MAX_FILE = 256 * 1024 * 1024
+"""Bytes; a longer file is not ours."""
+
+
+class StateDir:
+    """A directory for one instance. Reading returns None for whatever is missing or cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory. Raises OSError."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
+        self._path = path
+
+    def save_identity(self, svid: Svid, secret: str) -> None:
+        """Seal under `secret` (the join token). Raises OSError."""
+        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+        plain = json.dumps(asdict(svid)).encode()
+        self._write(
+            "identity.sealed", _MAGIC + salt + nonce + _cipher(secret, salt).encrypt(nonce, plain, _MAGIC)
+        )
+
+    def load_identity(self, secret: str, now: float) -> Svid | None:
+        """The sealed identity, if this secret opens it and its certificate is valid at `now` (epoch seconds)."""
+        from cryptography.exceptions import InvalidTag
+
+        data = self._read("identity.sealed")
+        head = len(_MAGIC)
+        if data is None or not data.startswith(_MAGIC) or len(data) < head + _SALT + _NONCE:
+            return None
+        salt, nonce = data[head : head + _SALT], data[head + _SALT : head + _SALT + _NONCE]
+        try:
+            plain = _cipher(secret, salt).decrypt(nonce, data[head + _SALT + _NONCE :], _MAGIC)
+            svid = Svid(**json.loads(plain))
+        except (InvalidTag, ValueError, TypeError):
+            return None
+        return svid if svid.expires > now else None
+
+    def save_configuration(self, dump: dict[str, Any]) -> None:
+        """`dump` is Ads.dump(); it holds no secret. Raises OSError."""
+        self._write("configuration.json", json.dumps(dump, default=_as_base64).encode())
+
+    def load_configuration(self) -> dict[str, Any] | None:
+        """What save_configuration was given, or None. Byte strings are base64 text: Ads.restore takes both."""
+        data = self._read("configuration.json")
+        if data is None:
+            return None
+        try:
+            value = json.loads(data)
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            with open(self._path / name, "rb") as file:
+                data = file.read(MAX_FILE + 1)
+        except OSError:
+            return None
+        return data if len(data) <= MAX_FILE else None
+
+    def _write(self, name: str, data: bytes) -> None:
+        fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self._path)  # 0600
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path / name)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _cipher(secret: str, salt: bytes) -> Any:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return AESGCM(HKDF(SHA256(), 32, salt, _MAGIC).derive(secret.encode()))
+
+
+def _as_base64(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,144 @@
+"""Carries the ADS conversation over gRPC, and begins it again whenever the stream is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from google.rpc import code_pb2, status_pb2
+
+from pillion.client import bearer
+from proxy.agent.backoff import Backoff
+from proxy.agent.metrics import Metrics
+from proxy.agent.xds.protocol import TYPES, Ads, Request, short
+
+logger = logging.getLogger(__name__)
+
+FIRST_RESPONSE_TIMEOUT = 15.0
+"""Seconds until a new stream must have brought something (Envoy's initial_fetch_timeout)."""
+MAX_ERROR = 4096
+"""Characters of a NACK's message."""
+
+
+class AdsClient:
+    """Runs until cancelled. `changed` is called after each response that changed something."""
+
+    def __init__(
+        self,
+        ads: Ads,
+        channel: grpc.aio.Channel,
+        node: base_pb2.Node,
+        session_token: Callable[[], str],
+        token_refused: Callable[[], None],
+        changed: Callable[[], None],
+        metrics: Metrics,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._ads, self._node, self._metrics = ads, node, metrics
+        self._session_token, self._token_refused, self._changed = session_token, token_refused, changed
+        self._stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
+        self._backoff = Backoff(rng=rng)
+        self._identified = self._lived = False
+        metrics.gauge("control_plane_connected_state", 0)
+        for type_url in TYPES:
+            metrics.count("xds_update_success_total", 0, type=short(type_url))
+            metrics.count("xds_update_rejected_total", 0, type=short(type_url))
+
+    async def run(self) -> None:
+        """Talk for ever. What is known stays known while the control plane is away."""
+        first_failure = True
+        while True:
+            self._lived = False
+            try:
+                await self._stream()
+                reason = "the control plane ended the stream"
+            except grpc.aio.AioRpcError as error:
+                reason = f"{error.code().name}: {error.details()}"
+                if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                    self._token_refused()
+            except TimeoutError:
+                reason = f"no response within {FIRST_RESPONSE_TIMEOUT:g} s"
+            finally:
+                self._metrics.gauge("control_plane_connected_state", 0)
+            delay = self._backoff.next()
+            level = logging.WARNING if self._lived or first_failure else logging.DEBUG  # once an outage
+            first_failure = False
+            logger.log(
+                level,
+                "xds stream lost: %s; serving the last good configuration retry_in=%.1fs",
+                reason,
+                delay,
+            )
+            await asyncio.sleep(delay)
+
+    async def _stream(self) -> None:
+        self._identified = False
+        call = self._stub.StreamAggregatedResources(metadata=bearer(self._session_token()))
+        try:
+            for request in self._ads.open():
+                await call.write(self._message(request))
+            async with asyncio.timeout(FIRST_RESPONSE_TIMEOUT):
+                response = await call.read()
+            if response is not grpc.aio.EOF:
+                self._metrics.gauge("control_plane_connected_state", 1)
+                self._backoff.reset()
+                self._lived = True
+                logger.info("xds stream up")
+            while response is not grpc.aio.EOF:
+                for request in self._received(response):
+                    await call.write(self._message(request))
+                response = await call.read()
+        finally:
+            call.cancel()
+        status = await call.code()
+        if status != grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                status, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+
+    def _received(self, response: discovery_pb2.DiscoveryResponse) -> list[Request]:
+        raws = [resource.SerializeToString(deterministic=True) for resource in response.resources]
+        requests, changed = self._ads.receive(response.type_url, response.version_info, response.nonce, raws)
+        for request in requests[:1]:
+            kind = short(response.type_url)
+            if request.error is None:
+                self._metrics.count("xds_update_success_total", type=kind)
+                logger.debug(
+                    "xds accepted type=%s version=%s resources=%d", kind, response.version_info, len(raws)
+                )
+            else:
+                self._metrics.count("xds_update_rejected_total", type=kind)
+                logger.error("xds refused type=%s version=%s: %s", kind, response.version_info, request.error)
+        if changed:
+            self._changed()
+        return requests
+
+    def _message(self, request: Request) -> discovery_pb2.DiscoveryRequest:
+        message = discovery_pb2.DiscoveryRequest(
+            type_url=request.type_url,
+            version_info=request.version,
+            response_nonce=request.nonce,
+            resource_names=request.names,
+        )
+        if not self._identified:  # the first request of a stream says who asks
+            message.node.CopyFrom(self._node)
+            self._identified = True
+        if request.error is not None:
+            message.error_detail.CopyFrom(
+                status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=request.error[:MAX_ERROR])
+            )
+        return message
+
+
+def make_node(node_id: str, cluster: str, metadata: Mapping[str, Any]) -> base_pb2.Node:
+    """Who we are (envoy.config.core.v3.Node)."""
+    node = base_pb2.Node(id=node_id, cluster=cluster, user_agent_name="pillion")
+    node.metadata.update(dict(metadata))
+    return node
