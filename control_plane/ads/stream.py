@@ -16,6 +16,7 @@ applied the good part of that).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -97,11 +98,12 @@ class TypeStatus:
 
 @dataclass(slots=True)
 class Counters:
-    requests: int = 0
-    responses: int = 0
-    acks: int = 0
-    nacks: int = 0
-    stale: int = 0
+    """By type URL. One for all streams of a server."""
+
+    pushes: Counter[str] = field(default_factory=Counter)
+    acks: Counter[str] = field(default_factory=Counter)
+    nacks: Counter[str] = field(default_factory=Counter)
+    stale: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Stream:
     snapshot: Snapshot
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
+    _nonces: int = 0
     _tokens: float = BURST
     _refilled: float | None = None
     _waiting_since: float | None = None
@@ -127,34 +130,31 @@ class Stream:
         self._tokens -= 1
         return max(0.0, -self._tokens / RATE)
 
-    def receive(self, request: Request) -> None:
-        """Take in one request. Raises StreamError."""
-        self.counters.requests += 1
+    def receive(self, request: Request) -> str:
+        """Take in one request. Returns the reason if it is a NACK, else "". Raises StreamError."""
         if len(request.resource_names) > MAX_NAMES or any(len(n) > MAX_NAME for n in request.resource_names):
             raise StreamError(f"resource_names: at most {MAX_NAMES} names of at most {MAX_NAME} characters")
         if request.type_url not in TYPES:
-            return  # secrets, runtime, extensions: never answered, so the client sees that there are none
+            return ""  # secrets, runtime, extensions: never answered, so the client sees that there are none
         subscription = self.subscriptions.get(request.type_url)
         if subscription is None:
             subscription = self.subscriptions[request.type_url] = Subscription(owed=True)
         elif request.response_nonce and request.response_nonce != subscription.nonce:
-            self.counters.stale += 1  # it answers an older response; the answer to the newest one will follow
-            return
+            self.counters.stale[request.type_url] += 1  # an answer to the newest response will follow
+            return ""
+        nack = ""
         if request.response_nonce and subscription.pending:
-            self._answered(subscription, request.error)
+            subscription.pending = False
+            if request.error is None:
+                self.counters.acks[request.type_url] += 1
+                subscription.acked, subscription.refused = subscription.sent, None
+            else:
+                self.counters.nacks[request.type_url] += 1
+                subscription.refused = subscription.sent
+                nack = request.error[:MAX_REASON] or "no reason given"
+            subscription.error = nack
         self._subscribe(subscription, request)
-
-    def _answered(self, subscription: Subscription, error: str | None) -> None:
-        subscription.pending = False
-        if error is None:
-            self.counters.acks += 1
-            subscription.acked, subscription.refused, subscription.error = subscription.sent, None, ""
-        else:
-            self.counters.nacks += 1
-            subscription.refused, subscription.error = (
-                subscription.sent,
-                error[:MAX_REASON] or "no reason given",
-            )
+        return nack
 
     def _subscribe(self, subscription: Subscription, request: Request) -> None:
         names = frozenset(request.resource_names)
@@ -184,8 +184,9 @@ class Stream:
                 if not self._has_endpoints(named) and not self._waited(now):
                     waiting = True
                     continue
-            self.counters.responses += 1
-            subscription.nonce = f"{self.counters.responses:x}"
+            self.counters.pushes[type_url] += 1
+            self._nonces += 1
+            subscription.nonce = f"{self._nonces:x}"
             subscription.sent, subscription.pending, subscription.owed = wanted, True, False
             ready.append(Response(type_url, subscription.nonce, wanted))
         if not waiting:
