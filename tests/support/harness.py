@@ -1,4 +1,4 @@
-"""A mesh of real processes for the integration tests: pillion.demo.mesh, with waiting, reading and a hard end."""
+"""A mesh of real processes for the integration tests: pillion.demo.mesh, with waiting and a hard end."""
 
 from __future__ import annotations
 
