@@ -45,6 +45,8 @@ class HttpConnectionManager:
     rds: str | None = None
     http_filters: tuple[HttpFilter, ...] = ()
     access_logs: tuple[AccessLog, ...] = ()
+    # Presence of the `tracing` message: continue or start a W3C trace, instead of passing traceparent unread.
+    tracing: bool = False
     generate_request_id: bool = True
     preserve_external_request_id: bool = False
     use_remote_address: bool = False

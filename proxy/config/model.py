@@ -73,6 +73,8 @@ class TlsCertificate:
     name: str
     chain_pem: str
     key_id: str
+    # The leaf's URI SAN, "" without one: what x-forwarded-client-cert says as By.
+    uri_san: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,6 @@ class RetryPolicy:
 
     retry_on: frozenset[str]
     num_retries: int = 1
-    per_try_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,6 @@ class RouteConfiguration:
     name: str
     virtual_hosts: tuple[VirtualHost, ...]
     ignore_port_in_host_matching: bool = False
-    # max_direct_response_body_size_bytes and the like come with the fields that need them.
 
     def clusters(self) -> frozenset[str]:
         """The names of every cluster that a route refers to."""

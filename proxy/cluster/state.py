@@ -1,0 +1,141 @@
+"""One cluster at run time: its endpoints, its picker, its limits and what is counted of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from proxy.config.cluster import Cluster, LoadAssignment
+from proxy.config.cluster import Endpoint as EndpointConfig
+from proxy.config.model import Address
+from proxy.policy import outlier
+from proxy.policy.balance import Picker, build
+from proxy.telemetry.counters import Counters
+
+
+class Endpoint:
+    """One address that serves. `idle` are connections ready for use, newest last; `waiters` wait for one, oldest
+    first; `connections` counts all, those being opened too."""
+
+    __slots__ = (
+        "active",
+        "address",
+        "connecting",
+        "connections",
+        "health",
+        "healthy",
+        "idle",
+        "labels",
+        "removed",
+        "text",
+        "waiters",
+        "weight",
+    )
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.address: Address = config.address
+        self.text = str(config.address)
+        self.weight = config.weight
+        self.healthy = config.healthy
+        self.labels = config.labels
+        self.active = 0
+        self.connections = 0
+        self.connecting = 0
+        self.removed = False
+        self.health = outlier.Health()
+        self.idle: list[Any] = []
+        self.waiters: deque[Any] = deque()
+
+
+class ClusterState:
+    """A cluster in service. Requests hold on to it; updates change it in place and swap its picker."""
+
+    __slots__ = (
+        "active",
+        "config",
+        "connect_failures",
+        "connections",
+        "connections_total",
+        "draw",
+        "endpoints",
+        "latency",
+        "name",
+        "outlier",
+        "pending",
+        "picker",
+        "requests",
+        "retries",
+        "transport",
+    )
+
+    def __init__(self, config: Cluster, counters: Counters, draw: Callable[[], float]) -> None:
+        name = config.name
+        self.name = name
+        self.config = config
+        self.outlier = config.outlier_detection
+        self.draw = draw
+        self.endpoints: dict[Address, Endpoint] = {}
+        self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw)
+        self.transport: Any = None  # the worker's way to open a connection: its TLS
+        self.active = 0
+        self.connections = 0
+        self.pending = 0
+        self.requests = counters.by_class("upstream_rq_total", cluster=name)
+        self.retries = counters.slot("upstream_rq_retry_total", cluster=name)
+        self.connections_total = counters.slot("upstream_cx_total", cluster=name)
+        self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)
+        self.latency = counters.histogram("upstream_rq_seconds", cluster=name)
+        counters.gauge(lambda: self.active, "upstream_rq_active", cluster=name)
+        counters.gauge(lambda: self.connections, "upstream_cx_active", cluster=name)
+
+    def configure(self, config: Cluster) -> None:
+        """Take over a changed Cluster resource; endpoints and connections stay."""
+        rebuild = config.lb_policy != self.config.lb_policy
+        self.config = config
+        self.outlier = config.outlier_detection
+        if rebuild:
+            self.rebuild()
+
+    def assign(self, assignment: LoadAssignment) -> list[Endpoint]:
+        """Take over a changed load assignment. Returns the endpoints that are gone: their idle connections are the
+        caller's to close; requests in flight on them go on."""
+        wanted = {config.address: config for config in assignment.endpoints}
+        gone = [endpoint for address, endpoint in self.endpoints.items() if address not in wanted]
+        for endpoint in gone:
+            endpoint.removed = True
+        endpoints: dict[Address, Endpoint] = {}
+        for address, config in wanted.items():
+            known = self.endpoints.get(address)
+            if known is None:
+                known = Endpoint(config)
+            else:
+                known.weight, known.healthy, known.labels = config.weight, config.healthy, config.labels
+            endpoints[address] = known
+        self.endpoints = endpoints
+        self.rebuild()
+        return gone
+
+    def rebuild(self) -> None:
+        """A new picker over the endpoints in service."""
+        hosts = [e for e in self.endpoints.values() if e.healthy and not e.health.ejected_until]
+        self.picker = build(self.config.lb_policy, hosts, self.draw)
+
+    def failed(self, endpoint: Endpoint, status: int, now: float) -> float:
+        """Count a failure against an endpoint. Returns when it comes back if it was ejected for it, else 0."""
+        config = self.outlier
+        if config is None or endpoint.removed or not outlier.failed(endpoint.health, status, config):
+            return 0.0
+        if endpoint.health.ejected_until:
+            return 0.0
+        ejected = sum(1 for e in self.endpoints.values() if e.health.ejected_until)
+        if not outlier.may_eject(ejected, len(self.endpoints), config):
+            return 0.0
+        until = outlier.eject(endpoint.health, now, config)
+        self.rebuild()
+        return until
+
+    def restore(self, now: float) -> None:
+        """Bring back the endpoints whose ejection is over."""
+        if outlier.restore((e.health for e in self.endpoints.values()), now):
+            self.rebuild()

@@ -1,0 +1,95 @@
+"""WHAT WENT WRONG: one table of every reply that the sidecar makes by itself.
+
+A row says where the failure lies, which response flag the access log shows (Envoy's letters), what HTTP client and
+gRPC client are told, and what to do about it. Nothing else in the sidecar invents a status or a text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["downstream", "upstream", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """One row: `flag` as in envoy.data.accesslog.v3.ResponseFlags; `grpc` as in google.rpc.Code.
+
+    `unsent`: no byte of the request reached the upstream, so that sending it elsewhere repeats nothing."""
+
+    name: str
+    source: Source
+    flag: str
+    status: int
+    grpc: int
+    text: str
+    unsent: bool = False
+
+
+NO_ROUTE = ErrorKind(
+    "no_route",
+    "local",
+    "NR",
+    404,
+    12,
+    "no route matches this host and path; see the route table at /config_dump",
+    True,
+)
+NO_HEALTHY_UPSTREAM = ErrorKind(
+    "no_healthy_upstream",
+    "upstream",
+    "UH",
+    503,
+    14,
+    "no healthy endpoint in the cluster; see /clusters",
+    True,
+)
+CONNECT_FAILURE = ErrorKind(
+    "connect_failure", "upstream", "UF", 503, 14, "could not connect to the upstream; is it running?", True
+)
+CONNECTION_TERMINATED = ErrorKind(
+    "connection_terminated",
+    "upstream",
+    "UC",
+    503,
+    14,
+    "the upstream closed the connection before it answered",
+)
+OVERFLOW = ErrorKind(
+    "overflow",
+    "local",
+    "UO",
+    503,
+    14,
+    "too many requests or connections for this cluster; see its circuit_breakers",
+    True,
+)
+UPSTREAM_TIMEOUT = ErrorKind(
+    "upstream_timeout", "upstream", "UT", 504, 4, "the upstream did not answer within the route's timeout"
+)
+UPSTREAM_PROTOCOL_ERROR = ErrorKind(
+    "upstream_protocol_error", "upstream", "UPE", 502, 14, "the upstream's answer is not valid HTTP"
+)
+STREAM_IDLE = ErrorKind("stream_idle", "downstream", "SI", 408, 4, "the request stood still for too long")
+BAD_REQUEST = ErrorKind("bad_request", "downstream", "DPE", 400, 13, "the request is not valid HTTP/1.1")
+HEADERS_TOO_LARGE = ErrorKind(
+    "headers_too_large", "downstream", "DPE", 431, 13, "the request's header section is too large"
+)
+REQUEST_HEADERS_TIMEOUT = ErrorKind(
+    "request_headers_timeout",
+    "downstream",
+    "DPE",
+    408,
+    4,
+    "the request's header section did not arrive in time",
+)
+CONNECT_NOT_ALLOWED = ErrorKind("connect_not_allowed", "downstream", "NR", 404, 12, "no route allows CONNECT", True)
+DOWNSTREAM_GONE = ErrorKind("downstream_gone", "downstream", "DC", 0, 1, "the client closed the connection")
+RETRY_LIMIT = "URX"
+"""The flag added when every retry that the policy allows was used up."""
+
+
+def body(kind: ErrorKind, detail: str = "") -> bytes:
+    """The text of a local reply: the row's, and what is known of this very case."""
+    return f"pillion: {kind.text}{f' ({detail})' if detail else ''}\n".encode()

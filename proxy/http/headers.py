@@ -1,0 +1,87 @@
+"""Header names: lower-cased and classified once per spelling, then found with one dict lookup."""
+
+from __future__ import annotations
+
+from typing import Final
+
+Headers = list[tuple[bytes, bytes]]
+"""(lower-case name, value) in wire order; several of a name stay apart."""
+
+# What parsing does with a name. PLAIN is forwarded as it is; everything else is lifted out of the list into a field
+# of the head, or dropped because it speaks of one hop only (RFC 9110 §7.6.1).
+PLAIN: Final = 0
+HOP: Final = 1
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+UPGRADE: Final = 6
+EXPECT: Final = 7
+TRACEPARENT: Final = 8
+REQUEST_ID: Final = 9
+FORWARDED_PROTO: Final = 10
+CLIENT_CERT: Final = 11
+UNSENT: Final = 12
+TE: Final = 13
+SERVER: Final = 14
+DATE: Final = 15
+
+UNSENT_HEADER: Final = b"x-pillion-unsent"
+"""On a 503 between two sidecars: the request never reached the app, so it may safely go elsewhere."""
+
+KINDS: Final[dict[bytes, int]] = {
+    b"keep-alive": HOP,
+    b"proxy-connection": HOP,
+    b"proxy-authenticate": HOP,
+    b"proxy-authorization": HOP,
+    b"trailer": PLAIN,
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"te": TE,
+    b"traceparent": TRACEPARENT,
+    b"x-request-id": REQUEST_ID,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-client-cert": CLIENT_CERT,
+    b"server": SERVER,
+    b"date": DATE,
+    UNSENT_HEADER: UNSENT,
+}
+
+_MAX_INTERNED: Final = 4096
+_spellings: dict[bytes, tuple[bytes, int]] = {}
+
+
+def classify(name: bytes) -> tuple[bytes, int]:
+    """(lower-case name, kind) for any spelling of a header name.
+
+    The table of spellings is bounded: names beyond it are computed each time.
+    """
+    known = _spellings.get(name)
+    if known is None:
+        lower = name.lower()
+        known = (lower, KINDS.get(lower, PLAIN))
+        if len(_spellings) < _MAX_INTERNED and len(name) <= 64:
+            _spellings[name] = known
+    return known
+
+
+SPELLINGS: Final = _spellings
+"""The table behind classify, for callers that inline its common case."""
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The values of `name`, joined with a comma as RFC 9110 §5.3 allows; None when absent."""
+    found: bytes | None = None
+    for key, value in headers:
+        if key == name:
+            found = value if found is None else found + b"," + value
+    return found
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The lower-case members of a comma-separated list of tokens (RFC 9110 §5.6.1), empty ones left out."""
+    return [part for part in (piece.strip(b" \t").lower() for piece in value.split(b",")) if part]

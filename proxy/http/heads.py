@@ -1,0 +1,95 @@
+"""The head of a request and of a response, and the message that grows behind it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.http.headers import Headers
+
+UNTIL_CLOSE: Final = -1
+CHUNKED: Final = -2
+"""Values of `length` beside a byte count: the body ends with the connection, or with the last chunk."""
+
+
+class RequestHead:
+    """A request's method, target and headers, with what concerned only this hop taken out of `headers`.
+
+    `length` is the body's: bytes, or CHUNKED. `authority` and `target` (path and query) are as received, but an
+    absolute-form target has been split into the two (RFC 9112 §3.2.2).
+    """
+
+    __slots__ = (
+        "authority",
+        "client_cert",
+        "expect_continue",
+        "forwarded_proto",
+        "headers",
+        "http10",
+        "keep_alive",
+        "length",
+        "method",
+        "request_id",
+        "target",
+        "te_trailers",
+        "traceparent",
+    )
+
+    def __init__(self, method: bytes, target: bytes, authority: bytes, headers: Headers) -> None:
+        self.method = method
+        self.target = target
+        self.authority = authority
+        self.headers = headers
+        self.length = 0
+        self.http10 = False
+        self.keep_alive = True
+        self.expect_continue = False
+        self.te_trailers = False
+        self.traceparent: bytes | None = None
+        self.request_id: bytes | None = None
+        self.forwarded_proto: bytes | None = None
+        self.client_cert: bytes | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+
+class ResponseHead:
+    """A response's status and headers. `length` is the body's: bytes, CHUNKED or UNTIL_CLOSE."""
+
+    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "server", "status", "unsent")
+
+    def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.length = 0
+        self.keep_alive = True
+        self.dated = False
+        self.server: bytes | None = None
+        self.unsent: bytes | None = None
+
+
+class RequestMessage:
+    """A request as far as it has arrived. The reader appends to `body`; its owner takes the chunks out."""
+
+    __slots__ = ("body", "done", "head", "trailers")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        self.body: list[bytes] = []
+        self.trailers: Headers = []
+        self.done = False
+
+
+class ResponseMessage:
+    """A response as far as it has arrived; the same for responses."""
+
+    __slots__ = ("body", "done", "head", "trailers")
+
+    def __init__(self, head: ResponseHead) -> None:
+        self.head = head
+        self.body: list[bytes] = []
+        self.trailers: Headers = []
+        self.done = False

@@ -1,0 +1,34 @@
+"""WHICH ENDPOINT: pickers over a fixed list of hosts. A change of hosts makes a new picker.
+
+A picker gives a host that is not among those to avoid (already tried), any host when all are to be avoided, and None
+only when there are none. A pick is O(1) or O(log n) in the number of hosts; avoiding costs more, and happens only on
+a retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from proxy.policy.balance.hosts import H
+from proxy.policy.balance.least_request import LeastRequest
+from proxy.policy.balance.random_pick import RandomPick
+from proxy.policy.balance.round_robin import RoundRobin
+
+
+class Picker(Protocol[H]):
+    """The one method of every picker."""
+
+    def pick(self, avoid: Sequence[H] = ()) -> H | None: ...
+
+
+def build(policy: str, hosts: Sequence[H], draw: Callable[[], float]) -> Picker[H]:
+    """The picker of an envoy.config.cluster.v3.Cluster.LbPolicy. `draw()` is uniform in [0, 1)."""
+    match policy:
+        case "LEAST_REQUEST":
+            return LeastRequest(hosts, draw)
+        case "RANDOM":
+            return RandomPick(hosts, draw)
+        case "ROUND_ROBIN":
+            return RoundRobin(hosts, draw)
+    raise ValueError(f"unknown load balancing policy {policy!r}")

@@ -1,0 +1,120 @@
+"""Matchers over a request head, compiled to plain predicates (envoy.config.route.v3.RouteMatch)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from proxy.config.model import StringMatcher
+from proxy.config.route import HeaderMatcher, QueryParameterMatcher, RouteMatch
+from proxy.http.headers import find
+from proxy.http.heads import RequestHead
+
+Predicate = Callable[[RequestHead], bool]
+
+
+def string(matcher: StringMatcher) -> Callable[[bytes], bool]:
+    """A predicate over a value (envoy.type.matcher.v3.StringMatcher). A regex matches the whole value."""
+    if matcher.kind == "safe_regex":
+        fullmatch = re.compile(matcher.value.encode()).fullmatch
+        return lambda value: fullmatch(value) is not None
+    wanted = matcher.value.encode()
+    if matcher.ignore_case:
+        exact = string(StringMatcher(matcher.kind, matcher.value.lower()))
+        return lambda value: exact(value.lower())
+    if matcher.kind == "exact":
+        return wanted.__eq__
+    if matcher.kind == "prefix":
+        return lambda value: value.startswith(wanted)
+    if matcher.kind == "suffix":
+        return lambda value: value.endswith(wanted)
+    return lambda value: wanted in value
+
+
+def _value(head: RequestHead, name: bytes) -> bytes | None:
+    """A header's value, also of those that parsing lifted out of the list."""
+    if name in (b":authority", b"host"):
+        return head.authority
+    if name == b":method":
+        return head.method
+    if name == b":path":
+        return head.target
+    if name == b"x-request-id":
+        return head.request_id
+    if name == b"traceparent":
+        return head.traceparent
+    if name == b"x-forwarded-proto":
+        return head.forwarded_proto
+    return find(head.headers, name)
+
+
+def header(matcher: HeaderMatcher) -> Predicate:
+    """envoy.config.route.v3.HeaderMatcher; several fields of a name are one value, joined with commas."""
+    name = matcher.name.lower().encode()
+    invert = matcher.invert
+    if matcher.matcher is None:
+        return lambda head: (_value(head, name) is not None) is not invert
+    matches = string(matcher.matcher)
+    absent = b"" if matcher.treat_missing_as_empty else None
+
+    def predicate(head: RequestHead) -> bool:
+        value = _value(head, name)
+        if value is None:
+            value = absent
+        # A missing header fails the match even when inverted is asked for only the value (Envoy's rule).
+        return False if value is None else matches(value) is not invert
+
+    return predicate
+
+
+def query(matcher: QueryParameterMatcher) -> Predicate:
+    """envoy.config.route.v3.QueryParameterMatcher; the first parameter of the name counts."""
+    name = matcher.name
+    matches = None if matcher.matcher is None else string(matcher.matcher)
+
+    def predicate(head: RequestHead) -> bool:
+        pairs = parse_qsl(head.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        for key, value in pairs:
+            if key == name:
+                return matches is None or matches(value.encode("latin-1"))
+        return False
+
+    return predicate
+
+
+def path(match: RouteMatch) -> Predicate | None:
+    """The path's predicate; None when it holds for every request."""
+    if match.kind == "safe_regex":
+        fullmatch = re.compile(match.value.encode()).fullmatch
+        return lambda head: fullmatch(head.path) is not None
+    value = match.value.encode()
+    if match.kind == "prefix" and value in (b"", b"/"):
+        return None
+    fold = not match.case_sensitive
+    if fold:
+        value = value.lower()
+    if match.kind == "path":
+        return lambda head: (head.path.lower() if fold else head.path) == value
+    if match.kind == "prefix":
+        return lambda head: (head.target.lower() if fold else head.target).startswith(value)
+    below = value + b"/"
+
+    def separated(head: RequestHead) -> bool:
+        seen = head.path.lower() if fold else head.path
+        return seen == value or seen.startswith(below)
+
+    return separated
+
+
+def route(match: RouteMatch) -> Predicate | None:
+    """All of a RouteMatch; None when it holds for every request."""
+    parts = [path(match)] if path(match) is not None else []
+    parts += [header(matcher) for matcher in match.headers]
+    parts += [query(matcher) for matcher in match.query_parameters]
+    predicates = [part for part in parts if part is not None]
+    if not predicates:
+        return None
+    if len(predicates) == 1:
+        return predicates[0]
+    return lambda head: all(predicate(head) for predicate in predicates)

@@ -1,0 +1,139 @@
+"""The route table: from a request head to the route that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from proxy.config.route import DirectResponse, ForwardAction, Route, RouteConfiguration, VirtualHost
+from proxy.http.heads import RequestHead
+from proxy.routing.matchers import Predicate, route
+
+Target = TypeVar("Target")
+
+_MAX_CACHED_HOSTS = 1024
+
+
+class CompiledRoute(Generic[Target]):
+    """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last."""
+
+    __slots__ = (
+        "action",
+        "forward",
+        "host_rewrite",
+        "matches",
+        "name",
+        "prefix",
+        "prefix_rewrite",
+        "targets",
+        "total",
+    )
+
+    def __init__(self, config: Route, resolve: Callable[[str], Target]) -> None:
+        self.name = config.name
+        self.action: ForwardAction | DirectResponse = config.action
+        self.forward = config.action if isinstance(config.action, ForwardAction) else None
+        self.matches: Predicate | None = route(config.match)
+        self.prefix = config.match.value.encode()
+        self.prefix_rewrite: bytes | None = None
+        self.host_rewrite: bytes | None = None
+        self.targets: tuple[tuple[int, Target], ...] = ()
+        self.total = 0
+        if self.forward is not None:
+            targets = []
+            for cluster in self.forward.clusters:
+                self.total += cluster.weight
+                if cluster.weight:
+                    targets.append((self.total, resolve(cluster.name)))
+            self.targets = tuple(targets)
+            if self.forward.prefix_rewrite is not None:
+                self.prefix_rewrite = self.forward.prefix_rewrite.encode()
+            if self.forward.host_rewrite is not None:
+                self.host_rewrite = self.forward.host_rewrite.encode()
+
+    def target(self, draw: Callable[[], float]) -> Target:
+        """One of the targets, by weight. `draw()` is uniform in [0, 1)."""
+        targets = self.targets
+        if len(targets) == 1:
+            return targets[0][1]
+        point = draw() * self.total
+        for bound, target in targets:
+            if point < bound:
+                return target
+        return targets[-1][1]
+
+    def rewritten(self, target: bytes) -> bytes:
+        """The request target for the upstream (RouteAction.prefix_rewrite)."""
+        if self.prefix_rewrite is None:
+            return target
+        return self.prefix_rewrite + target[len(self.prefix) :]
+
+
+class RouteTable(Generic[Target]):
+    """A RouteConfiguration, compiled. `resolve` turns a cluster's name into what the request needs of it."""
+
+    __slots__ = ("_cache", "_default", "_exact", "_ignore_port", "_prefixes", "_suffixes", "name")
+
+    def __init__(self, config: RouteConfiguration, resolve: Callable[[str], Target]) -> None:
+        self.name = config.name
+        self._ignore_port = config.ignore_port_in_host_matching
+        self._exact: dict[bytes, tuple[CompiledRoute[Target], ...]] = {}
+        self._suffixes: list[tuple[bytes, tuple[CompiledRoute[Target], ...]]] = []
+        self._prefixes: list[tuple[bytes, tuple[CompiledRoute[Target], ...]]] = []
+        self._default: tuple[CompiledRoute[Target], ...] = ()
+        self._cache: dict[bytes, tuple[CompiledRoute[Target], ...]] = {}
+        for host in config.virtual_hosts:
+            self._add(host, tuple(CompiledRoute(entry, resolve) for entry in host.routes))
+        self._suffixes.sort(key=lambda pair: -len(pair[0]))
+        self._prefixes.sort(key=lambda pair: -len(pair[0]))
+
+    def _add(self, host: VirtualHost, routes: tuple[CompiledRoute[Target], ...]) -> None:
+        for domain in host.domains:
+            name = domain.lower().encode()
+            if name == b"*":
+                self._default = routes
+            elif name.startswith(b"*"):
+                self._suffixes.append((name[1:], routes))
+            elif name.endswith(b"*"):
+                self._prefixes.append((name[:-1], routes))
+            else:
+                self._exact[name] = routes
+
+    def _host(self, authority: bytes) -> tuple[CompiledRoute[Target], ...]:
+        name = authority.lower()
+        if self._ignore_port:
+            name = without_port(name)
+        routes = self._exact.get(name)
+        if routes is None:
+            # A wildcard stands for at least one character (envoy.config.route.v3.VirtualHost.domains).
+            for suffix, candidates in self._suffixes:
+                if len(name) > len(suffix) and name.endswith(suffix):
+                    routes = candidates
+                    break
+            else:
+                for prefix, candidates in self._prefixes:
+                    if len(name) > len(prefix) and name.startswith(prefix):
+                        routes = candidates
+                        break
+                else:
+                    routes = self._default
+        if len(self._cache) < _MAX_CACHED_HOSTS and len(authority) <= 256:
+            self._cache[authority] = routes
+        return routes
+
+    def match(self, head: RequestHead) -> CompiledRoute[Target] | None:
+        """The route that takes this request, or None."""
+        routes = self._cache.get(head.authority)
+        if routes is None:
+            routes = self._host(head.authority)
+        for candidate in routes:
+            matches = candidate.matches
+            if matches is None or matches(head):
+                return candidate
+        return None
+
+
+def without_port(authority: bytes) -> bytes:
+    """host of host:port; an IPv6 literal keeps its brackets (RFC 3986 §3.2)."""
+    host, colon, port = authority.rpartition(b":")
+    return host if colon and (port.isdigit() or not port) and (b":" not in host or host.endswith(b"]")) else authority

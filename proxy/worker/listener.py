@@ -1,0 +1,139 @@
+"""A listening socket in a worker: accepts, lets TLS happen, and hands the connection to Downstream."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import Any
+
+import aiofastnet
+
+from proxy.telemetry.counters import Counters
+from proxy.worker import tls
+from proxy.worker.downstream import Downstream
+from proxy.worker.tables import ListenerState
+from proxy.worker.timers import Timers
+
+log = logging.getLogger("proxy.worker.listener")
+
+_ACCEPTS_PER_TURN = 64
+_MAX_HANDSHAKES = 4096
+_RETRY_SECONDS = 0.5
+
+
+class ListenerSlot:
+    """One listener of one worker. Connections hold on to the slot; `state` is swapped by updates."""
+
+    __slots__ = (
+        "_accepting",
+        "_loop",
+        "_socket",
+        "_tasks",
+        "connections",
+        "counters",
+        "draining",
+        "state",
+        "timers",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        state: ListenerState,
+        counters: Counters,
+        timers: Timers,
+    ) -> None:
+        self._loop = loop
+        self._socket = sock
+        self.state = state
+        self.counters = counters
+        self.timers = timers
+        self.draining = False
+        self.connections: set[Downstream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        counters.gauge(lambda: len(self.connections), "downstream_cx_active", listener=state.name)
+
+    def start(self) -> None:
+        """Accept connections."""
+        if not self._accepting and not self.draining:
+            self._accepting = True
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept no more."""
+        if self._accepting:
+            self._accepting = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any connection or handshake is left."""
+        return bool(self.connections or self._tasks)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                log.error("cannot accept listener=%s: %s", self.state.name, error)
+                self.stop()
+                self._loop.call_later(_RETRY_SECONDS, self.start)
+                return
+            if len(self._tasks) >= _MAX_HANDSHAKES:
+                sock.close()
+                continue
+            task = self._loop.create_task(self._serve(sock, address))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, sock: socket.socket, peer: Any) -> None:
+        state = self.state
+        address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        options: dict[str, Any] = {}
+        if state.context is not None:
+            options = {
+                "ssl": state.context,
+                "ssl_handshake_timeout": state.handshake_timeout,
+                "ssl_shutdown_timeout": 1.0,
+            }
+        try:
+            await aiofastnet.connect_accepted_socket(self._loop, lambda: Downstream(self, address), sock, **options)
+        except OSError as error:
+            sock.close()
+            if state.context is not None:
+                self.refused(address, error)
+        except BaseException:
+            sock.close()
+            raise
+
+    def refused(self, address: str, error: BaseException) -> None:
+        """A handshake failed: count why, and say it."""
+        reason = tls.reason(error)
+        name = self.state.name
+        self.counters.values[self.counters.slot("downstream_tls_error_total", listener=name, reason=reason)] += 1
+        log.warning("TLS refused listener=%s client=%s reason=%s: %s", name, address, reason, error)
+
+    def drain(self, now: float) -> None:
+        """Stop accepting; close what is idle; the rest closes with its next answer."""
+        self.draining = True
+        self.stop()
+        for connection in list(self.connections):
+            connection.drain(now)
+
+    def close(self) -> None:
+        """Break what is left and let go of the socket."""
+        self.stop()
+        self.counters.drop_gauges(listener=self.state.name)
+        for task in list(self._tasks):
+            task.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        self._socket.close()

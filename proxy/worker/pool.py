@@ -1,0 +1,191 @@
+"""Connections to endpoints: lends idle ones, opens new ones, queues who must wait. Everything is O(1).
+
+An idle connection is lent by Exchange itself (endpoint.idle, newest first). This file is the rest: no idle one, a
+connection given back, a connection lost, an endpoint that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import aiofastnet
+
+from proxy.cluster.state import ClusterState, Endpoint
+from proxy.telemetry.counters import Counters
+from proxy.worker import tls
+from proxy.worker.timers import Timers
+from proxy.worker.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proxy.worker.exchange import Exchange
+    from proxy.worker.tables import Transport
+
+log = logging.getLogger("proxy.worker.pool")
+
+
+class Pool:
+    """The connections of one worker to every endpoint."""
+
+    __slots__ = ("_loop", "_tasks", "counters", "timers")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, timers: Timers) -> None:
+        self._loop = loop
+        self.counters = counters
+        self.timers = timers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wait(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """No idle connection: queue the exchange, first come first served, and open another connection if allowed."""
+        limits = cluster.config.circuit_breakers
+        if cluster.pending >= limits.max_pending_requests:
+            exchange.on_overflow(f"cluster {cluster.name}: max_pending_requests")
+            return
+        cluster.pending += 1
+        exchange.waiting = True
+        endpoint.waiters.append(exchange)
+        # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
+        if cluster.connections < limits.max_connections or endpoint.connections == 0:
+            self._open(cluster, endpoint)
+
+    def _open(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        cluster.connections += 1
+        endpoint.connections += 1
+        endpoint.connecting += 1
+        task = self._loop.create_task(self._connect(cluster, endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        transport: Transport | None = cluster.transport
+        connection = Upstream(self, cluster, endpoint)
+        options: dict[str, Any] = {}
+        if transport is not None:
+            options = {"ssl": transport.context, "server_hostname": transport.sni}
+        try:
+            async with asyncio.timeout(cluster.config.connect_timeout):
+                await aiofastnet.create_connection(
+                    self._loop, lambda: connection, endpoint.address.host, endpoint.address.port, **options
+                )
+            if transport is not None:
+                self._identify(connection, transport)
+        except (OSError, TimeoutError, tls.PeerError) as error:
+            self._failed(connection, transport, error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("connecting to %s", endpoint.text)
+            self._failed(connection, transport, error)
+            return
+        endpoint.connecting -= 1
+        self.counters.values[cluster.connections_total] += 1
+        connection.usable = True
+        self.release(connection)
+
+    def _identify(self, connection: Upstream, transport: Transport) -> None:
+        peer = tls.Peer(connection.transport.get_extra_info("ssl_object"))
+        transport.verify(peer)
+        connection.trusted = transport.verified and bool(peer.identity)
+        name = connection.cluster.name
+        slot = self.counters.slot(
+            "upstream_tls_handshake_total", cluster=name, peer=peer.identity if transport.verified else ""
+        )
+        self.counters.values[slot] += 1
+
+    def _failed(self, connection: Upstream, transport: Transport | None, error: Exception) -> None:
+        cluster, endpoint = connection.cluster, connection.endpoint
+        endpoint.connecting -= 1
+        self.counters.values[cluster.connect_failures] += 1
+        if isinstance(error, TimeoutError):
+            text = f"no connection to {endpoint.text} within {cluster.config.connect_timeout:g}s"
+        else:
+            text = f"{endpoint.text}: {error}"
+        if transport is not None and not isinstance(error, ConnectionRefusedError):
+            reason = tls.reason(error)
+            self.counters.values[
+                self.counters.slot("upstream_tls_error_total", cluster=cluster.name, reason=reason)
+            ] += 1
+            log.warning(
+                "TLS to upstream failed cluster=%s endpoint=%s reason=%s: %s",
+                cluster.name,
+                endpoint.text,
+                reason,
+                error,
+            )
+        if connection.transport is not None:  # connected, but not to whom we wanted: connection_lost counts it off
+            connection.abort()
+        else:
+            cluster.connections -= 1
+            endpoint.connections -= 1
+        waiter = self._next_waiter(cluster, endpoint)
+        if waiter is not None:
+            waiter.on_connect_failure(text)
+        self._serve_waiters(cluster, endpoint)
+
+    def release(self, connection: Upstream) -> None:
+        """An idle connection: to the one who waits longest, else to the idle ones."""
+        endpoint = connection.endpoint
+        if endpoint.waiters:
+            waiter = self._next_waiter(connection.cluster, endpoint)
+            if waiter is not None:
+                waiter.attach(connection)
+                return
+        if endpoint.removed:
+            connection.abort()
+            return
+        endpoint.idle.append(connection)
+        connection.rest()
+
+    def _next_waiter(self, cluster: ClusterState, endpoint: Endpoint) -> Exchange | None:
+        waiters = endpoint.waiters
+        while waiters:
+            waiter: Exchange = waiters.popleft()
+            if waiter.waiting and waiter.endpoint is endpoint:
+                waiter.waiting = False
+                cluster.pending -= 1
+                return waiter
+        return None
+
+    def closed(self, connection: Upstream) -> None:
+        """A connection is gone."""
+        cluster, endpoint = connection.cluster, connection.endpoint
+        cluster.connections -= 1
+        endpoint.connections -= 1
+        if connection in endpoint.idle:
+            endpoint.idle.remove(connection)
+        self._serve_waiters(cluster, endpoint)
+
+    def _serve_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """Whoever still waits must have a connection on its way."""
+        while endpoint.waiters and not endpoint.waiters[0].waiting:
+            endpoint.waiters.popleft()
+        if endpoint.waiters and endpoint.connecting == 0:
+            limits = cluster.config.circuit_breakers
+            if cluster.connections < limits.max_connections or endpoint.connections == 0:
+                self._open(cluster, endpoint)
+
+    def endpoint_failed(self, cluster: ClusterState, endpoint: Endpoint, status: int) -> None:
+        """Count a failure; an ejected endpoint comes back by a timer."""
+        now = monotonic()
+        until = cluster.failed(endpoint, status, now)
+        if until:
+            log.warning("ejected cluster=%s endpoint=%s seconds=%.1f", cluster.name, endpoint.text, until - now)
+            self._loop.call_later(until - now + 0.01, self._restore, cluster)
+
+    def _restore(self, cluster: ClusterState) -> None:
+        cluster.restore(monotonic())
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone from its cluster: close what is idle; what is in use ends with its request."""
+        idle, endpoint.idle = endpoint.idle, []
+        for connection in idle:
+            connection.abort()
+
+    async def close(self) -> None:
+        """Cancel connections being opened."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

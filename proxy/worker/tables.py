@@ -1,0 +1,141 @@
+"""What a listener and a cluster need per request, computed once per snapshot.
+
+A ListenerState never changes; the slot that connections hold on to swaps it in one assignment, and a request keeps
+the state that it began with.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from proxy.cluster.state import ClusterState
+from proxy.config.listener import Listener
+from proxy.config.route import RouteConfiguration
+from proxy.filters import FILTERS
+from proxy.routing.table import RouteTable
+from proxy.telemetry import access_log
+from proxy.telemetry.counters import Counters
+from proxy.worker.log_file import LogFiles
+from proxy.worker.pool import Pool
+from proxy.worker.tls import Peer
+
+_date: tuple[int, bytes] = (0, b"")
+
+
+def date_line() -> bytes:
+    """The Date field (RFC 9110 §6.6.1), computed once a second."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now)).encode())
+    return _date[1]
+
+
+class Transport:
+    """How a cluster's connections are secured. `verified`: the peer's certificate is checked."""
+
+    __slots__ = ("context", "sni", "verified", "verify")
+
+    def __init__(self, context: ssl.SSLContext, sni: str, verify: Callable[[Peer], None]) -> None:
+        self.context = context
+        # Python needs some name; with check_hostname off it is used for SNI only, and an address sends none.
+        self.sni = sni or "127.0.0.1"
+        self.verify = verify
+        self.verified = context.verify_mode == ssl.CERT_REQUIRED
+
+
+class ListenerState:
+    """One listener, compiled."""
+
+    __slots__ = (
+        "client_cert",
+        "config",
+        "connections_total",
+        "context",
+        "counters",
+        "date_line",
+        "filters",
+        "filters_reversed",
+        "handshake_timeout",
+        "handshakes",
+        "inbound",
+        "keep_request_id",
+        "latency",
+        "loggers",
+        "make_request_id",
+        "name",
+        "own_uri",
+        "pool",
+        "requests",
+        "requires_peer",
+        "routes",
+        "server_line",
+        "tracing",
+        "verify",
+    )
+
+    def __init__(
+        self,
+        listener: Listener,
+        routes: RouteConfiguration,
+        clusters: dict[str, ClusterState],
+        context: ssl.SSLContext | None,
+        verify: Callable[[Peer], None],
+        own_uri: str,
+        counters: Counters,
+        pool: Pool,
+        files: LogFiles,
+    ) -> None:
+        config = listener.filter_chain.http
+        name = listener.name
+        self.name = name
+        self.config = config
+        self.context = context
+        self.verify = verify
+        self.requires_peer = context is not None and context.verify_mode == ssl.CERT_REQUIRED
+        self.own_uri = own_uri
+        self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
+        self.inbound = listener.traffic_direction == "INBOUND"
+        self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__)
+        self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
+        self.filters_reversed = self.filters[::-1]
+        self.tracing = config.tracing
+        self.make_request_id = config.generate_request_id
+        # A request id is kept when it comes from the mesh (a verified peer) or from the app beside us; an edge
+        # listener (use_remote_address) replaces it unless told otherwise, as Envoy does.
+        self.keep_request_id = config.preserve_external_request_id or not config.use_remote_address
+        self.server_line = b"server: %b\r\n" % config.server_name.encode()
+        self.date_line = date_line
+        self.client_cert = _client_cert(config.forward_client_cert_details)
+        self.counters = counters
+        self.pool = pool
+        self.requests = counters.by_class("downstream_rq_total", listener=name)
+        self.latency = counters.histogram("downstream_rq_seconds", listener=name)
+        self.connections_total = counters.slot("downstream_cx_total", listener=name)
+        self.handshakes = counters.slot("downstream_tls_handshake_total", listener=name)
+        loggers: list[tuple[Callable[[Any], str], Any]] = []
+        for log in config.access_logs:
+            if log.json_format is not None:
+                line = access_log.compile_json(log.json_format)
+            else:
+                line = access_log.compile_text(log.text_format or "")
+            loggers.append((line, files.open(log.path)))
+        self.loggers = tuple(loggers)
+
+
+def _client_cert(details: str) -> Callable[[bytes | None, bytes | None], bytes | None]:
+    """(value received, element for our own peer) → value sent (HttpConnectionManager.ForwardClientCertDetails).
+
+    Only a client that showed a certificate may speak of other clients' certificates."""
+    if details == "SANITIZE":
+        return lambda received, own: None
+    if details == "FORWARD_ONLY":
+        return lambda received, own: received if own is not None else None
+    if details == "APPEND_FORWARD":
+        return lambda received, own: own if received is None or own is None else received + b"," + own
+    if details == "SANITIZE_SET":
+        return lambda received, own: own
+    return lambda received, own: received  # ALWAYS_FORWARD_ONLY

@@ -1,0 +1,191 @@
+"""TLS of a worker: contexts from the snapshot and the keys that came through memfds; who the peer is; why it failed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
+from proxy.routing.matchers import string
+
+# TLS 1.2 suites: forward secrecy and AEAD only (RFC 9325 §4.2); 1.3's are all good.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class Keys:
+    """The memfds that hold chain and private key by certificate name. Only OpenSSL reads them."""
+
+    __slots__ = ("_fds",)
+
+    def __init__(self) -> None:
+        self._fds: dict[str, tuple[str, int]] = {}
+
+    def put(self, name: str, key_id: str, fd: int) -> None:
+        """Take over the descriptor; an older one of that name is closed."""
+        old = self._fds.pop(name, None)
+        if old is not None:
+            os.close(old[1])
+        self._fds[name] = (key_id, fd)
+
+    def load(self, context: ssl.SSLContext, name: str, key_id: str) -> None:
+        """Load chain and key into a context. Raises LookupError if they have not come, ssl.SSLError if they are bad."""
+        known = self._fds.get(name)
+        if known is None or known[0] != key_id:
+            raise LookupError(f"the key of certificate {name!r} has not arrived")
+        # Python's ssl reads keys from files only; this one has no name on any disk.
+        context.load_cert_chain(f"/proc/self/fd/{known[1]}")
+
+
+class PeerError(Exception):
+    """The peer's certificate verified but is not acceptable; `reason` is the label of the error counter."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Peer:
+    """The verified certificate of the other side."""
+
+    __slots__ = ("_der", "_subject", "dns", "uri")
+
+    def __init__(self, ssl_object: Any) -> None:
+        certificate: dict[str, Any] = ssl_object.getpeercert() or {}
+        names = certificate.get("subjectAltName", ())
+        self.uri = tuple(value for kind, value in names if kind == "URI")
+        self.dns = tuple(value for kind, value in names if kind == "DNS")
+        self._subject = certificate.get("subject", ())
+        self._der: bytes = ssl_object.getpeercert(True) or b""
+
+    @property
+    def identity(self) -> str:
+        """The one URI SAN, or empty."""
+        return self.uri[0] if len(self.uri) == 1 else ""
+
+    def subject(self) -> str:
+        """The subject as RFC 2253 writes it: the most specific part first."""
+        return ",".join(
+            "+".join(f"{_SHORT.get(key, key)}={_escape(value)}" for key, value in part)
+            for part in reversed(self._subject)
+        )
+
+    def xfcc(self, by: str, details: tuple[str, ...]) -> bytes:
+        """One element of x-forwarded-client-cert (Envoy, "HTTP header manipulation")."""
+        parts = [f"By={by}"] if by else []
+        parts.append(f"Hash={hashlib.sha256(self._der).hexdigest()}")
+        if "subject" in details:
+            parts.append(f'Subject="{self.subject()}"')
+        if "uri" in details:
+            parts += [f"URI={uri}" for uri in self.uri] or ["URI="]
+        if "dns" in details:
+            parts += [f"DNS={name}" for name in self.dns]
+        return ";".join(parts).encode()
+
+
+_SHORT = {
+    "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
+    "stateOrProvinceName": "ST", "localityName": "L", "domainComponent": "DC", "serialNumber": "serialNumber",
+}  # fmt: skip
+
+
+def _escape(value: str) -> str:
+    escaped = "".join(f"\\{char}" if char in ',+"\\<>;=' else char for char in value)
+    # Quoted inside Subject="…": a raw control character must not end the header.
+    return "".join(char if char >= " " else f"\\{ord(char):02X}" for char in escaped).replace('"', '\\"')
+
+
+def verifier(validation: Validation | None) -> Callable[[Peer], None]:
+    """A check of the peer's names; it raises PeerError (CertificateValidationContext.match_typed_subject_alt_names)."""
+    if validation is None or not validation.san_matchers:
+        return lambda peer: None
+    matchers = [(matcher.san_type, string(matcher.matcher)) for matcher in validation.san_matchers]
+    spiffe = any(kind == "URI" for kind, _ in matchers)
+
+    def verify(peer: Peer) -> None:
+        if spiffe and len(peer.uri) != 1:  # SPIFFE X.509-SVID §2: exactly one URI SAN
+            raise PeerError("bad_san", f"certificate with {len(peer.uri)} URI names instead of one")
+        for kind, matches in matchers:
+            if any(matches(name.encode()) for name in (peer.uri if kind == "URI" else peer.dns)):
+                return
+        raise PeerError(
+            "bad_san", f"certificate of {', '.join((*peer.uri, *peer.dns)) or 'no name'} is not accepted here"
+        )
+
+    return verify
+
+
+def _context(side: ssl._SSLMethod, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+def server_context(
+    tls: DownstreamTls, key_ids: Mapping[str, str], bundles: Mapping[str, TrustBundle], keys: Keys
+) -> ssl.SSLContext:
+    """The context of a listener. Raises LookupError or ssl.SSLError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, tls.alpn_protocols)
+    keys.load(context, tls.certificate, key_ids[tls.certificate])
+    if tls.validation is not None:
+        context.load_verify_locations(cadata=bundles[tls.validation.trusted_ca].pem)
+        context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
+    elif tls.require_client_certificate:
+        raise LookupError("require_client_certificate without a validation context")
+    return context
+
+
+def client_context(
+    tls: UpstreamTls, key_ids: Mapping[str, str], bundles: Mapping[str, TrustBundle], keys: Keys
+) -> ssl.SSLContext:
+    """The context of a cluster. Names are checked by `verifier`, not by OpenSSL. Raises LookupError or ssl.SSLError."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, tls.alpn_protocols)
+    context.check_hostname = False
+    if tls.certificate is not None:
+        keys.load(context, tls.certificate, key_ids[tls.certificate])
+    if tls.validation is not None:
+        context.load_verify_locations(cadata=bundles[tls.validation.trusted_ca].pem)
+        context.verify_mode = ssl.CERT_REQUIRED
+    else:
+        context.verify_mode = ssl.CERT_NONE  # Envoy: no validation context, no verification
+    return context
+
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h
+_EXPIRED, _NOT_YET_VALID = 10, 9
+
+
+def reason(error: BaseException) -> str:
+    """The label of downstream_tls_error_total and upstream_tls_error_total for a failed handshake."""
+    if isinstance(error, PeerError):
+        return error.reason
+    if isinstance(error, TimeoutError | ConnectionAbortedError):
+        return "timeout"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}.get(error.verify_code, "unknown_ca")
+    text = f"{getattr(error, 'reason', '') or ''} {error}".upper()
+    for needle, label in _REASONS:
+        if needle in text:
+            return label
+    return "other"
+
+
+_REASONS = (
+    ("HTTP_REQUEST", "plaintext"),
+    ("WRONG_VERSION_NUMBER", "plaintext"),
+    ("HTTPS_PROXY_REQUEST", "plaintext"),
+    ("UNKNOWN_PROTOCOL", "plaintext"),
+    ("PACKET_LENGTH_TOO_LONG", "plaintext"),
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "no_certificate"),
+    ("CERTIFICATE_REQUIRED", "no_certificate"),
+    ("CERTIFICATE_EXPIRED", "expired"),
+    ("UNKNOWN_CA", "unknown_ca"),
+    ("CERTIFICATE VERIFY FAILED: CERTIFICATE HAS EXPIRED", "expired"),
+    ("CERTIFICATE_VERIFY_FAILED", "unknown_ca"),
+)

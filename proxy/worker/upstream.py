@@ -1,0 +1,213 @@
+"""A connection to an endpoint, HTTP/1.1: writes one request at a time and hands what comes back to its exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from proxy.http import h1
+from proxy.http.headers import Headers
+from proxy.http.heads import CHUNKED, RequestHead
+
+if TYPE_CHECKING:
+    from proxy.cluster.state import ClusterState, Endpoint
+    from proxy.worker.exchange import Exchange
+    from proxy.worker.pool import Pool
+
+MAX_RESPONSE_HEAD = 60 * 1024
+MAX_RESPONSE_FIELDS = 100
+
+
+class Upstream(asyncio.Protocol):
+    """One connection of one endpoint. `usable`: idle and good for another request. `trusted`: mutual TLS with a
+    verified peer, so that what sidecars tell each other in headers counts."""
+
+    __slots__ = (
+        "_answered",
+        "_chunked",
+        "_pool",
+        "_read_paused",
+        "_requests",
+        "_sent_all",
+        "cluster",
+        "deadline",
+        "endpoint",
+        "entered",
+        "exchange",
+        "reader",
+        "transport",
+        "trusted",
+        "usable",
+        "write_paused",
+    )
+
+    def __init__(self, pool: Pool, cluster: ClusterState, endpoint: Endpoint) -> None:
+        self._pool = pool
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self.transport: Any = None
+        self.reader = h1.ResponseReader(MAX_RESPONSE_HEAD, MAX_RESPONSE_FIELDS)
+        self.exchange: Exchange | None = None
+        self.usable = False
+        self.trusted = False
+        self.write_paused = False
+        self.deadline = 0.0
+        self.entered = 0.0
+        self._answered = False
+        self._chunked = False
+        self._read_paused = False
+        self._requests = 0
+        self._sent_all = True
+
+    # ---- requests
+
+    def begin(
+        self,
+        exchange: Exchange,
+        head: RequestHead,
+        target: bytes,
+        authority: bytes,
+        extra: bytes,
+        chunks: list[bytes],
+        done: bool,
+        trailers: Headers,
+    ) -> None:
+        """Send a request's head and what there is of its body, in one write."""
+        self.exchange = exchange
+        self.usable = False
+        self.deadline = 0.0
+        self._answered = False
+        self._requests += 1
+        self._chunked = head.length == CHUNKED
+        self._sent_all = done
+        self.reader.expect(head.method)
+        data = h1.request_bytes(head, target, authority, extra)
+        if chunks or self._chunked:
+            data += self._body(chunks, done, trailers)
+        self.transport.write(data)
+
+    def send(self, chunks: list[bytes], done: bool, trailers: Headers) -> None:
+        """Send more of the request's body, or its end."""
+        self._sent_all = done
+        data = self._body(chunks, done, trailers)
+        if data:
+            self.transport.write(data)
+
+    def _body(self, chunks: list[bytes], done: bool, trailers: Headers) -> bytes:
+        if not self._chunked:
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data = h1.chunk_bytes(chunks) if chunks else b""
+        return data + h1.last_chunk(trailers) if done else data
+
+    @property
+    def response_done(self) -> bool:
+        """Whether the whole response has come."""
+        message = self.reader.message
+        return message is not None and message.done
+
+    def end_exchange(self) -> None:
+        """Request and response are complete: back to the pool, or closed."""
+        self.exchange = None
+        message = self.reader.message
+        limit = self.cluster.config.max_requests_per_connection
+        if (
+            message is None
+            or not message.done
+            or not message.head.keep_alive
+            or not self._sent_all
+            or self.endpoint.removed
+            or (limit and self._requests >= limit)
+            or self.transport.is_closing()
+        ):
+            self.abort()
+            return
+        self.reader.message = None
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+        self.usable = True
+        self._pool.release(self)
+
+    def abort(self) -> None:
+        """Close at once; nothing more is told to the exchange."""
+        self.exchange = None
+        self.usable = False
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    # ---- asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        self._answered = True
+        reader = self.reader
+        try:
+            reader.feed(data)
+        except h1.ProtocolError as error:
+            self._broken(exchange, str(error))
+            return
+        message = reader.message
+        if message is not None and exchange is not None:
+            exchange.on_response(message)
+
+    def _broken(self, exchange: Exchange | None, text: str) -> None:
+        self.abort()
+        if exchange is not None:
+            exchange.on_upstream_error(text)
+
+    def eof_received(self) -> bool:
+        exchange, reader = self.exchange, self.reader
+        if exchange is not None and reader.end():
+            message = reader.message
+            assert message is not None
+            exchange.on_response(message)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.usable = False
+        self.deadline = 0.0
+        self.reader.close()
+        self._pool.closed(self)
+        if exchange is not None:
+            exchange.on_upstream_lost(self._requests > 1, self._answered, str(exc or "closed by the peer"))
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.exchange is not None:
+            self.exchange.downstream.pause_request()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.exchange is not None:
+            self.exchange.downstream.resume_request()
+
+    def pause_response(self) -> None:
+        """The client takes no more for now."""
+        if not self._read_paused and not self.transport.is_closing():
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_response(self) -> None:
+        """The client takes more."""
+        if self._read_paused and not self.transport.is_closing():
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    # ---- time
+
+    def rest(self) -> None:
+        """Idle in the pool: close after the cluster's idle timeout."""
+        idle = self.cluster.config.idle_timeout
+        if idle:
+            self.deadline = monotonic() + idle
+            self._pool.timers.watch(self)
+
+    def on_deadline(self, now: float) -> None:
+        """Idle for too long."""
+        if self.usable:
+            self.abort()
