@@ -1,4 +1,4 @@
-"""The traffic counts what it sent and what came of it, and keeps its schedule whatever earlier requests do."""
+"""The traffic counts what it sent and what came of it, and keeps its schedule whatever requests do."""
 
 from __future__ import annotations
 
