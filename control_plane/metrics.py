@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
@@ -20,18 +20,18 @@ class StreamCounts(Protocol):
     def streams(self) -> int: ...
 
     @property
-    def pushes(self) -> dict[str, int]:
+    def pushes(self) -> Mapping[str, int]:
         """Responses sent, by type URL."""
 
     @property
-    def nacks(self) -> dict[str, int]:
+    def nacks(self) -> Mapping[str, int]:
         """Responses refused, by type URL."""
 
 
 class Metrics:
-    """One registry per control plane; gauges are read when they are asked for."""
+    """One registry per control plane."""
 
-    def __init__(self, state: MeshState, ads: StreamCounts | None = None) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.signs = Counter(
             "pillion_certificates_signed",
@@ -44,10 +44,15 @@ class Metrics:
             "Calls with a bad, used or expired token",
             registry=self.registry,
         )
-        self.registry.register(_State(state, ads))  # type: ignore[arg-type]
+
+    def watch(self, state: MeshState, ads: StreamCounts) -> None:
+        """Show these two from now on."""
+        self.registry.register(_State(state, ads))
 
 
 class _State(Collector):
+    """Reads when it is asked."""
+
     def __init__(self, state: MeshState, ads: StreamCounts) -> None:
         self._mesh = state
         self._ads = ads

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from control_plane import web
+from control_plane.ads.servicer import AdsServicer
 from control_plane.api import CertificateAuthorityService, MeshControl, RegistryService
 from control_plane.auth import Authenticator
 from control_plane.ca import SERVER_LIFETIME, SVID_LIFETIME, CertificateAuthority, ServerCertificate
@@ -87,15 +88,19 @@ async def serve(options: Options, svid_lifetime: float = SVID_LIFETIME) -> Async
         tokens = Tokens(store)
         await tokens.load(options.data_dir / "operator.token", options.trust_domain, ca.bundle_pem)
         auth = Authenticator(tokens)
-        metrics = Metrics(state)
+        metrics = Metrics()
+        ads = AdsServicer(auth, metrics.auth_failures.inc, state)
+        stack.callback(ads.close)
+        metrics.watch(state, ads)
 
         server = grpc.aio.server(options=_GRPC_OPTIONS)
-        control = MeshControl(auth, metrics, state, tokens, ca, lambda: ())
+        control = MeshControl(auth, metrics, state, tokens, ca, ads.proxies)
         signer = CertificateAuthorityService(auth, metrics, tokens, ca)
         registry = RegistryService(auth, metrics, state)
         mesh_pb2_grpc.add_MeshControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]
         mesh_pb2_grpc.add_RegistryServicer_to_server(registry, server)  # type: ignore[no-untyped-call]
         mesh_pb2_grpc.add_CertificateAuthorityServicer_to_server(signer, server)  # type: ignore[no-untyped-call]
+        ads.add_to_server(server)
         grpc_port = _bind(server, options.grpc, _credentials(ServerCertificate(ca, SERVER_LIFETIME)))
         web_port = await stack.enter_async_context(web.serve(options.web, metrics.registry))
         await server.start()
