@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.http.headers import Headers
+from proxy.http.headers import Headers, find
 
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
@@ -53,6 +53,27 @@ class RequestHead:
     def path(self) -> bytes:
         """The target without its query."""
         return self.target.partition(b"?")[0]
+
+    def find(self, name: bytes) -> bytes | None:
+        """A header's value by lower-case name, also of those that parsing lifted out, and of :method, :path and
+        :authority; several fields of a name are joined with commas. None when absent."""
+        lifted = _LIFTED.get(name)
+        if lifted is not None:
+            value: bytes | None = getattr(self, lifted)
+            return value
+        return find(self.headers, name)
+
+
+_LIFTED: Final = {
+    b":method": "method",
+    b":path": "target",
+    b":authority": "authority",
+    b"host": "authority",
+    b"traceparent": "traceparent",
+    b"x-request-id": "request_id",
+    b"x-forwarded-proto": "forwarded_proto",
+    b"x-forwarded-client-cert": "client_cert",
+}
 
 
 class ResponseHead:

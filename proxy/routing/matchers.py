@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from proxy.config.model import StringMatcher
 from proxy.config.route import HeaderMatcher, QueryParameterMatcher, RouteMatch
-from proxy.http.headers import find
-from proxy.http.heads import RequestHead
 
-Predicate = Callable[[RequestHead], bool]
+
+class Request(Protocol):
+    """What routing looks at: http.heads.RequestHead, whatever the protocol it came by."""
+
+    method: bytes
+    target: bytes
+    authority: bytes
+
+    @property
+    def path(self) -> bytes: ...
+
+    def find(self, name: bytes) -> bytes | None: ...
+
+
+Predicate = Callable[[Request], bool]
 
 
 def string(matcher: StringMatcher) -> Callable[[bytes], bool]:
@@ -32,34 +45,17 @@ def string(matcher: StringMatcher) -> Callable[[bytes], bool]:
     return lambda value: wanted in value
 
 
-def _value(head: RequestHead, name: bytes) -> bytes | None:
-    """A header's value, also of those that parsing lifted out of the list."""
-    if name in (b":authority", b"host"):
-        return head.authority
-    if name == b":method":
-        return head.method
-    if name == b":path":
-        return head.target
-    if name == b"x-request-id":
-        return head.request_id
-    if name == b"traceparent":
-        return head.traceparent
-    if name == b"x-forwarded-proto":
-        return head.forwarded_proto
-    return find(head.headers, name)
-
-
 def header(matcher: HeaderMatcher) -> Predicate:
     """envoy.config.route.v3.HeaderMatcher; several fields of a name are one value, joined with commas."""
     name = matcher.name.lower().encode()
     invert = matcher.invert
     if matcher.matcher is None:
-        return lambda head: (_value(head, name) is not None) is not invert
+        return lambda head: (head.find(name) is not None) is not invert
     matches = string(matcher.matcher)
     absent = b"" if matcher.treat_missing_as_empty else None
 
-    def predicate(head: RequestHead) -> bool:
-        value = _value(head, name)
+    def predicate(head: Request) -> bool:
+        value = head.find(name)
         if value is None:
             value = absent
         # A missing header fails the match even when inverted is asked for only the value (Envoy's rule).
@@ -73,7 +69,7 @@ def query(matcher: QueryParameterMatcher) -> Predicate:
     name = matcher.name
     matches = None if matcher.matcher is None else string(matcher.matcher)
 
-    def predicate(head: RequestHead) -> bool:
+    def predicate(head: Request) -> bool:
         pairs = parse_qsl(head.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
         for key, value in pairs:
             if key == name:
@@ -100,7 +96,7 @@ def path(match: RouteMatch) -> Predicate | None:
         return lambda head: (head.target.lower() if fold else head.target).startswith(value)
     below = value + b"/"
 
-    def separated(head: RequestHead) -> bool:
+    def separated(head: Request) -> bool:
         seen = head.path.lower() if fold else head.path
         return seen == value or seen.startswith(below)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from proxy.config.route import DirectResponse, ForwardAction, Route, RouteConfiguration, VirtualHost
-from proxy.http.heads import RequestHead
-from proxy.routing.matchers import Predicate, route
+from proxy.routing.matchers import Predicate, Request, route
 
 Target = TypeVar("Target")
 
@@ -121,7 +120,7 @@ class RouteTable(Generic[Target]):
             self._cache[authority] = routes
         return routes
 
-    def match(self, head: RequestHead) -> CompiledRoute[Target] | None:
+    def match(self, head: Request) -> CompiledRoute[Target] | None:
         """The route that takes this request, or None."""
         routes = self._cache.get(head.authority)
         if routes is None:

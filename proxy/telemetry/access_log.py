@@ -12,21 +12,13 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any, Final, Protocol
 
-from proxy.http.headers import Headers, find
-
 
 class Record(Protocol):
     """What a line can tell of one request. The worker's exchange is one. Times are seconds of the epoch."""
 
     start_time: float
     duration: float
-    method: bytes
-    target: bytes
-    authority: bytes
     protocol: str
-    request_headers: Headers
-    response_headers: Headers
-    request_id: bytes | None
     status: int
     flags: str
     bytes_received: int
@@ -36,10 +28,13 @@ class Record(Protocol):
     route_name: str
     peer_uri_san: str
     trace_id: str
-    traceparent: bytes | None
     attempts: int
     downstream_address: str
     details: str
+
+    def request_header(self, name: bytes) -> bytes | None: ...
+
+    def response_header(self, name: bytes) -> bytes | None: ...
 
 
 Reader = Callable[[Any], str | int | None]
@@ -76,15 +71,6 @@ OPERATORS: Final[dict[str, Reader]] = {
 }
 """The operators without argument; REQ(NAME) and RESP(NAME), with ?ALTERNATIVE and :LENGTH, are the others."""
 
-_REQUEST_FIELDS: Final[dict[str, Callable[[Any], bytes | None]]] = {
-    ":method": lambda r: r.method,
-    ":path": lambda r: r.target,
-    ":authority": lambda r: r.authority,
-    "host": lambda r: r.authority,
-    "x-request-id": lambda r: r.request_id,
-    "traceparent": lambda r: r.traceparent,
-}
-
 _OPERATOR: Final = re.compile(
     r"%(?:(?P<name>[A-Z_]+)(?:\((?P<arg>[^()%]*)\))?(?::(?P<length>[0-9]+))?|(?P<percent>%))?(?P<end>%)?"
 )
@@ -96,12 +82,10 @@ def _header(argument: str, request: bool) -> Callable[[Any], bytes | None]:
         raise ValueError(f"{argument!r} is not NAME or NAME?ALTERNATIVE")
 
     def reader(name: str) -> Callable[[Any], bytes | None]:
-        if request and name in _REQUEST_FIELDS:
-            return _REQUEST_FIELDS[name]
         wanted = name.encode("latin-1")
         if request:
-            return lambda r: find(r.request_headers, wanted)
-        return lambda r: find(r.response_headers, wanted)
+            return lambda r: r.request_header(wanted)
+        return lambda r: r.response_header(wanted)
 
     first = reader(names[0])
     if len(names) == 1:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import errors
-from proxy.http import h1
+from proxy.http import h1, h1_write
 from proxy.http.headers import Headers
 from proxy.http.heads import ResponseHead
 from proxy.worker.exchange import Exchange
@@ -238,7 +238,7 @@ class Downstream(asyncio.Protocol):
         elif request.http10:
             framing += b"connection: keep-alive\r\n"
         extra = state.server_line if head.dated else state.server_line + state.date_line()
-        data = h1.response_bytes(head, framing, extra)
+        data = h1_write.response_bytes(head, framing, extra)
         if chunks or done:
             self._write(data, chunks, done, trailers)
         else:
@@ -255,9 +255,9 @@ class Downstream(asyncio.Protocol):
             pass
         elif self._chunked:
             if chunks:
-                data += h1.chunk_bytes(chunks)
+                data += h1_write.chunk_bytes(chunks)
             if done:
-                data += h1.last_chunk(trailers)
+                data += h1_write.last_chunk(trailers)
         elif chunks:
             data = b"".join([data, *chunks]) if data or len(chunks) > 1 else chunks[0]
         if data:

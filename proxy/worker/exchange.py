@@ -8,7 +8,7 @@ one `_finish`, which counts and logs it.
 from __future__ import annotations
 
 from random import getrandbits, random
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy import errors
@@ -18,6 +18,7 @@ from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import RequestHead, RequestMessage, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.telemetry import trace
+from proxy.worker.record import Record
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -29,11 +30,9 @@ if TYPE_CHECKING:
 REPLAY_LIMIT: Final = 64 * 1024
 """Bytes of a request body that are kept for another try, and that may wait for a connection."""
 
-_EPOCH: Final = time() - monotonic()
 
-
-class Exchange:
-    """See the module's text. The attributes from `start_time` on are what access logs read."""
+class Exchange(Record):
+    """See the module's text."""
 
     __slots__ = (
         "_body_size",
@@ -463,64 +462,6 @@ class Exchange:
         for line, file in state.loggers:
             file.write(line(self))
         self.downstream.finished(keep, now)
-
-    # ---- what access logs read (telemetry.access_log.Record)
-
-    @property
-    def start_time(self) -> float:
-        return self.started + _EPOCH
-
-    @property
-    def method(self) -> bytes:
-        return self.head.method
-
-    @property
-    def target(self) -> bytes:
-        return self.head.target
-
-    @property
-    def authority(self) -> bytes:
-        return self.head.authority
-
-    @property
-    def protocol(self) -> str:
-        return "HTTP/1.0" if self.head.http10 else "HTTP/1.1"
-
-    @property
-    def request_headers(self) -> Headers:
-        return self.head.headers
-
-    @property
-    def response_headers(self) -> Headers:
-        return self.response_head.headers if self.response_head is not None else []
-
-    @property
-    def upstream_host(self) -> str:
-        return self.endpoint.text if self.endpoint is not None else ""
-
-    @property
-    def upstream_cluster(self) -> str:
-        return self.cluster.name if self.cluster is not None else ""
-
-    @property
-    def route_name(self) -> str:
-        return self.route.name if self.route is not None else ""
-
-    @property
-    def peer_uri_san(self) -> str:
-        return self.downstream.peer_uri
-
-    @property
-    def trace_id(self) -> str:
-        return self.trace.trace_id.decode() if self.trace is not None else ""
-
-    @property
-    def traceparent(self) -> bytes | None:
-        return self.trace.traceparent() if self.trace is not None else self.head.traceparent
-
-    @property
-    def downstream_address(self) -> str:
-        return self.downstream.address
 
 
 def _request_id() -> bytes:

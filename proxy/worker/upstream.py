@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from proxy.http import h1
+from proxy.http import h1, h1_write
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 
@@ -82,7 +82,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = head.length == CHUNKED
         self._sent_all = done
         self.reader.expect(head.method)
-        data = h1.request_bytes(head, target, authority, extra)
+        data = h1_write.request_bytes(head, target, authority, extra)
         if chunks or self._chunked:
             data += self._body(chunks, done, trailers)
         self.transport.write(data)
@@ -97,8 +97,8 @@ class Upstream(asyncio.Protocol):
     def _body(self, chunks: list[bytes], done: bool, trailers: Headers) -> bytes:
         if not self._chunked:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        data = h1.chunk_bytes(chunks) if chunks else b""
-        return data + h1.last_chunk(trailers) if done else data
+        data = h1_write.chunk_bytes(chunks) if chunks else b""
+        return data + h1_write.last_chunk(trailers) if done else data
 
     @property
     def response_done(self) -> bool:
