@@ -67,21 +67,36 @@ class Admin:
 
     async def close(self) -> None:
         """Stop serving."""
-        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
         if self._starting is not None:
-            await self._starting
+            await asyncio.wait([self._starting])
         if self._runner is not None:
             await self._runner.cleanup()
         self._socket.close()
 
     def _first_connection(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
-        self._starting = asyncio.create_task(self._start())
+        self._starting = asyncio.create_task(self._start_or_complain())
+
+    async def _start_or_complain(self) -> None:
+        try:
+            await self._start()
+        except Exception:  # the sidecar serves without it
+            logger.exception("the admin port does not work")
+            self._socket.close()
 
     async def _start(self) -> None:
         from aiohttp import web
 
-        app = web.Application(middlewares=[web.middleware(self._only_friends)], client_max_size=4096)
+        @web.middleware
+        async def only_friends(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            self._refuse_strangers(request)
+            return await handler(request)
+
+        app = web.Application(middlewares=[only_friends], client_max_size=4096)
         app.add_routes(
             [
                 web.get("/", self._index),
@@ -102,9 +117,7 @@ class Admin:
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket).start()
 
-    async def _only_friends(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    def _refuse_strangers(self, request: web.Request) -> None:
         from aiohttp import web
 
         site = request.headers.get("Sec-Fetch-Site", "none")
@@ -112,7 +125,6 @@ class Admin:
             raise web.HTTPForbidden(text="the admin port does not serve other sites' pages\n")
         if self._loopback and not _is_local(request.host):
             raise web.HTTPForbidden(text="use an IP address or localhost as the host of the admin port\n")
-        return await handler(request)
 
     async def _index(self, _request: web.Request) -> web.Response:
         from aiohttp import web

@@ -120,11 +120,11 @@ class Agent:
         return None
 
     async def _start_mesh(self, options: MeshOptions) -> None:
-        self.supervisor.start()  # they boot while grpc is imported
         from proxy.agent.mesh import Mesh
 
         self._source = f"control plane {options.control_plane}"
         self._mesh = Mesh(options, self)
+        self.supervisor.start()
         self._node = self._mesh.node_dump
         self.spawn(self._mesh.run())
 

@@ -56,9 +56,7 @@ def resolved(assignment: LoadAssignment, answers: Answers) -> LoadAssignment | N
 
 def usable(addresses: Iterable[str]) -> tuple[str, ...]:
     """Deduplicated and sorted; IPv4 only, if there is any."""
-    found = sorted(
-        {ip_address(text.partition("%")[0]) for text in addresses}, key=lambda a: (a.version, int(a))
-    )
+    found = sorted({ip_address(text.partition("%")[0]) for text in addresses}, key=lambda a: (a.version, int(a)))
     four = [address for address in found if address.version == 4]
     return tuple(str(address) for address in four or found)
 

@@ -69,8 +69,7 @@ def clusters_text(snapshot: Snapshot) -> str:
     lines: list[str] = []
     for name, cluster in sorted(snapshot.clusters.items()):
         breakers = cluster.circuit_breakers
-        for item in fields(breakers):
-            lines.append(f"{name}::default_priority::{item.name}::{getattr(breakers, item.name)}")
+        lines += [f"{name}::default_priority::{item.name}::{getattr(breakers, item.name)}" for item in fields(breakers)]
         lines.append(f"{name}::added_via_api::{str(cluster.discovery == 'EDS').lower()}")
         assignment = snapshot.assignments.get(cluster.load_assignment)
         for endpoint in assignment.endpoints if assignment else ():
@@ -88,9 +87,7 @@ def clusters_json(snapshot: Snapshot) -> dict[str, Any]:
         assignment = snapshot.assignments.get(cluster.load_assignment)
         hosts = [
             {
-                "address": {
-                    "socket_address": {"address": endpoint.address.host, "port_value": endpoint.address.port}
-                },
+                "address": {"socket_address": {"address": endpoint.address.host, "port_value": endpoint.address.port}},
                 "weight": endpoint.weight,
                 "health_status": {"eds_health_status": "HEALTHY" if endpoint.healthy else "UNHEALTHY"},
                 "metadata": dict(endpoint.labels),

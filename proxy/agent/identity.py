@@ -86,9 +86,7 @@ class Identity:
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() in _REFUSALS:
-                    raise StartError(
-                        f"the control plane refuses {self._token.identity}: {error.details()}"
-                    ) from None
+                    raise StartError(f"the control plane refuses {self._token.identity}: {error.details()}") from None
                 delay = backoff.next()
                 logger.warning("control plane not reached: %s retry_in=%.1fs", _shown(error), delay)
             await asyncio.sleep(delay)
@@ -98,7 +96,7 @@ class Identity:
         in use serves until it expires, and this goes on trying."""
         backoff = Backoff(first=1.0, limit=30.0, rng=self._rng)
         while True:
-            assert self.current is not None, "join or restore comes first"  # noqa: S101
+            assert self.current is not None, "join or restore comes first"
             due = svids.renewal_time(self.current, self._rng.uniform(-1, 1)) - self._clock()
             try:
                 async with asyncio.timeout(max(MIN_RENEWAL, due)):
@@ -106,12 +104,10 @@ class Identity:
             except TimeoutError:
                 pass
             self._renew_now.clear()
-            while not await self._renewed():
+            while not await self._renewed():  # noqa: ASYNC110  # each attempt is a call
                 await asyncio.sleep(MIN_RENEWAL + backoff.next())
             backoff.reset()
-            await asyncio.sleep(
-                MIN_RENEWAL
-            )  # whoever calls token_refused in a loop must not make us sign in one
+            await asyncio.sleep(MIN_RENEWAL)  # whoever calls token_refused in a loop must not make us sign in one
 
     async def _renewed(self) -> bool:
         for by_token in (False, True):
@@ -119,9 +115,7 @@ class Identity:
                 self._store(await self._sign(by_token))
                 return True
             except grpc.aio.AioRpcError as error:
-                logger.warning(
-                    "identity not renewed by=%s: %s", "join token" if by_token else "session", _shown(error)
-                )
+                logger.warning("identity not renewed by=%s: %s", "join token" if by_token else "session", _shown(error))
                 if error.code() not in _REFUSALS:
                     return False
             except ValueError as error:
@@ -145,9 +139,7 @@ class Identity:
         )
 
     def _store(self, svid: Svid) -> None:
-        logger.info(
-            "identity signed identity=%s expires_in=%.0fs", self._token.identity, svid.expires - self._clock()
-        )
+        logger.info("identity signed identity=%s expires_in=%.0fs", self._token.identity, svid.expires - self._clock())
         try:
             self._state.save_identity(svid, self._token.token)
         except OSError as error:

@@ -5,7 +5,7 @@ Counters and histograms add up: a worker's death takes nothing away. Gauges are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from proxy.worker.channel import MetricKey, Stats
@@ -107,7 +107,6 @@ class Metrics:
             GaugeMetricFamily,
             HistogramMetricFamily,
         )
-        from prometheus_client.utils import floatToGoString
 
         from proxy.telemetry.counters import BUCKETS
 
@@ -125,7 +124,7 @@ class Metrics:
             for values, sum_value in sum_rows:
                 gauge.add_metric(values, sum_value)
             yield gauge
-        bounds = [*(str(floatToGoString(bound)) for bound in BUCKETS), "+Inf"]
+        bounds = [*(repr(bound) for bound in BUCKETS), "+Inf"]
         for name, help_, labels, histogram_rows in _grouped(self._histograms.items()):
             histogram = HistogramMetricFamily(name, help_, labels=labels)
             for values, (counts, total) in histogram_rows:

@@ -15,9 +15,7 @@ from proxy.agent.log import LEVELS
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _INSTANCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
-_LABEL = re.compile(
-    r"(?P<key>[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?)=(?P<value>[A-Za-z0-9._-]{0,63})"
-)
+_LABEL = re.compile(r"(?P<key>[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?)=(?P<value>[A-Za-z0-9._-]{0,63})")
 # GEP-2257: one to four components, each a number of at most five digits and a unit.
 _DURATION = re.compile(r"(?:\d{1,5}(?:h|ms|m|s)){1,4}", re.ASCII)
 _COMPONENT = re.compile(r"(\d+)(h|ms|m|s)", re.ASCII)
@@ -193,9 +191,7 @@ def _build(prog: str) -> _Parser:
     )
     add("--outbound-port", type=_port, metavar="P", help="the application sends here (default 15001)")
     add("--inbound-port", type=_port, metavar="P", help="other sidecars send here, mTLS only (default 15006)")
-    add(
-        "--admin-port", type=_port_or_any, metavar="P", help="admin on 127.0.0.1 (default 15000; 0: any free)"
-    )
+    add("--admin-port", type=_port_or_any, metavar="P", help="admin on 127.0.0.1 (default 15000; 0: any free)")
     add("--state-dir", type=Path, metavar="DIR", help="last good configuration and sealed identity live here")
     add("--workers", type=_workers, default=1, metavar="N", help="worker processes (default 1)")
     add(
@@ -245,17 +241,13 @@ def _workers(text: str) -> int:
 
 def _service(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a service name (a-z, 0-9 and inner hyphens, at most 63)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a service name (a-z, 0-9 and inner hyphens, at most 63)")
     return text
 
 
 def _instance(text: str) -> str:
     if not _INSTANCE.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an instance id (letters, digits, inner . _ -, at most 128)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not an instance id (letters, digits, inner . _ -, at most 128)")
     return text
 
 

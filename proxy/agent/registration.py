@@ -118,9 +118,7 @@ class Registration:
                     )
                     self._registrar.done(loop.time(), _seconds(answer.lease))
                     i = self._instance
-                    logger.info(
-                        "instance registered service=%s id=%s address=%s:%d", i.service, i.id, i.host, i.port
-                    )
+                    logger.info("instance registered service=%s id=%s address=%s:%d", i.service, i.id, i.host, i.port)
                 case Do.HEARTBEAT:
                     beat = await self._stub.Heartbeat(
                         mesh_pb2.HeartbeatRequest(service=self._instance.service, id=self._instance.id),
@@ -169,9 +167,7 @@ async def accepts_connections(port: int) -> bool:
 def local_address_towards(target: str) -> str:
     """The local IP address from which packets go to host:port. Sends nothing. Raises OSError."""
     host, _, port = target.rpartition(":")
-    for family, kind, _proto, _name, address in socket.getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-    ):
+    for family, kind, _proto, _name, address in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM):
         with socket.socket(family, kind) as probe:
             probe.connect(address)
             return str(probe.getsockname()[0])

@@ -67,9 +67,7 @@ def assemble(
     if sources.identity is not None:
         certificates[sources.identity.certificate.name] = sources.identity.certificate
         bundles[sources.identity.bundle.name] = sources.identity.bundle
-    return replace(
-        snapshot, assignments=assignments, routes=routes, certificates=certificates, bundles=bundles
-    )
+    return replace(snapshot, assignments=assignments, routes=routes, certificates=certificates, bundles=bundles)
 
 
 def missing(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
@@ -161,7 +159,7 @@ class State:
         problems = tuple(consistent(snapshot))
         if problems:
             if problems != self.waiting_for:
-                logger.info("configuration waits: %s%s", problems[0], _more(len(problems)))
+                logger.debug("configuration waits: %s%s", problems[0], _more(len(problems)))
             self.waiting_for = problems
             return
         self.waiting_for = ()

@@ -37,9 +37,7 @@ class StateDir:
         """Seal under `secret` (the join token). Raises OSError."""
         salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
         plain = json.dumps(asdict(svid)).encode()
-        self._write(
-            "identity.sealed", _MAGIC + salt + nonce + _cipher(secret, salt).encrypt(nonce, plain, _MAGIC)
-        )
+        self._write("identity.sealed", _MAGIC + salt + nonce + _cipher(secret, salt).encrypt(nonce, plain, _MAGIC))
 
     def load_identity(self, secret: str, now: float) -> Svid | None:
         """The sealed identity, if this secret opens it and its certificate is valid at `now` (epoch seconds)."""

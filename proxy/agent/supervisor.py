@@ -41,7 +41,7 @@ class Supervisor:
         count: int,
         *,
         on_stats: Callable[[int, Stats], None],
-        on_gone: Callable[[int], None] = lambda pid: None,
+        on_gone: Callable[[int], None] = lambda _pid: None,
         log_level: str = "info",
         command: Sequence[str] = COMMAND,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -94,29 +94,26 @@ class Supervisor:
         self._refusal = None
         self._aim(Target(self._version, snapshot, dict(keys)))
 
-    async def settled(self, timeout: float) -> str | None:
+    async def settled(self, limit: float) -> str | None:
         """Wait until every worker has what is wanted: None. Or why not: a worker's refusal, or the time is over."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 while self._refusal is None:
                     wanted = self._target
                     if (
                         wanted is not None
                         and len(self._workers) == self._count
-                        and all(
-                            w.applied is not None and w.applied.version == wanted.version
-                            for w in self._workers
-                        )
+                        and all(w.applied is not None and w.applied.version == wanted.version for w in self._workers)
                     ):
                         return None
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            return f"the workers did not answer within {timeout:g} s"
+            return f"the workers did not answer within {limit:g} s"
         return self._refusal
 
-    async def flush(self, timeout: float = 0.5) -> None:
-        """Have every worker report what it counted; waits for them at most `timeout` seconds."""
+    async def flush(self, limit: float = 0.5) -> None:
+        """Have every worker report what it counted; waits for them at most `limit` seconds."""
         if not self._workers:
             return
         self._next_flush += 1
@@ -125,7 +122,7 @@ class Supervisor:
         try:
             for worker in tuple(self._workers):
                 worker.send(Flush(self._next_flush))
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 await done.wait()
         except TimeoutError:
             pass  # what the others said counts
@@ -177,9 +174,7 @@ class Supervisor:
             return
         loop = asyncio.get_running_loop()
         try:
-            worker = WorkerProcess(
-                loop, self.sockets, self._message, self._exited, self._command, self._answer_timeout
-            )
+            worker = WorkerProcess(loop, self.sockets, self._message, self._exited, self._command, self._answer_timeout)
         except OSError as error:
             logger.error("cannot start a worker error=%r", str(error))
             self._later(slot, self._backoffs[slot].died(0.0))
@@ -212,9 +207,7 @@ class Supervisor:
         life = asyncio.get_running_loop().time() - worker.started
         delay = self._backoffs[slot].died(life)
         self.restarts += 1
-        logger.error(
-            "worker died pid=%d %s life=%.1fs restart_in=%.1fs", worker.pid, describe(status), life, delay
-        )
+        logger.error("worker died pid=%d %s life=%.1fs restart_in=%.1fs", worker.pid, describe(status), life, delay)
         self._later(slot, delay)
 
     def _message(self, worker: WorkerProcess, message: Applied | Stats) -> None:

@@ -59,9 +59,7 @@ def new_request(spiffe_id: str) -> Request:
     csr = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([]))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=True
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=True)
         .sign(key, hashes.SHA256())
     )
     key_pem = key.private_bytes(

@@ -184,9 +184,7 @@ class WorkerProcess:
 
     def _expect_answer(self) -> None:
         if self._deadline is None:
-            self._deadline = self._loop.call_later(
-                self._timeout, self.kill, f"no answer for {self._timeout:g} s"
-            )
+            self._deadline = self._loop.call_later(self._timeout, self.kill, f"no answer for {self._timeout:g} s")
 
     def _heard(self) -> None:
         if self._deadline is not None:
@@ -290,6 +288,4 @@ def _spawn(command: Sequence[str], fd: int) -> subprocess.Popen[bytes]:
     root = str(Path(proxy.__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
-    return subprocess.Popen(
-        command, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=env, close_fds=True, process_group=0
-    )
+    return subprocess.Popen(command, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=env, close_fds=True, process_group=0)

@@ -110,9 +110,7 @@ class AdsClient:
             kind = short(response.type_url)
             if request.error is None:
                 self._metrics.count("xds_update_success_total", type=kind)
-                logger.debug(
-                    "xds accepted type=%s version=%s resources=%d", kind, response.version_info, len(raws)
-                )
+                logger.debug("xds accepted type=%s version=%s resources=%d", kind, response.version_info, len(raws))
             else:
                 self._metrics.count("xds_update_rejected_total", type=kind)
                 logger.error("xds refused type=%s version=%s: %s", kind, response.version_info, request.error)

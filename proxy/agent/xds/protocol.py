@@ -87,9 +87,7 @@ class Ads:
         self._asked = {}
         return [request for type_url in TYPES for request in self._subscribe(type_url)]
 
-    def receive(
-        self, type_url: str, version: str, nonce: str, raws: Sequence[bytes]
-    ) -> tuple[list[Request], bool]:
+    def receive(self, type_url: str, version: str, nonce: str, raws: Sequence[bytes]) -> tuple[list[Request], bool]:
         """Answer a response: (the requests to send, whether anything changed). Unknown types are not answered."""
         if type_url not in self._resources:
             return [], False
@@ -114,8 +112,7 @@ class Ads:
     def dump(self) -> dict[str, Any]:
         """What is in use, for a later restore()."""
         return {
-            type_url: {name: resource.raw for name, resource in self._resources[type_url].items()}
-            for type_url in TYPES
+            type_url: {name: resource.raw for name, resource in self._resources[type_url].items()} for type_url in TYPES
         }
 
     def restore(self, dump: Mapping[str, Any]) -> None:

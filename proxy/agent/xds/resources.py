@@ -56,6 +56,4 @@ def _check_secrets(where: str, tls: DownstreamTls | UpstreamTls | None) -> None:
     if tls.certificate is not None and tls.certificate != CERTIFICATE_NAME:
         raise Refused(f"{where}: SDS secret {tls.certificate!r} is not known; there is {CERTIFICATE_NAME!r}")
     if tls.validation is not None and tls.validation.trusted_ca != BUNDLE_NAME:
-        raise Refused(
-            f"{where}: SDS secret {tls.validation.trusted_ca!r} is not known; there is {BUNDLE_NAME!r}"
-        )
+        raise Refused(f"{where}: SDS secret {tls.validation.trusted_ca!r} is not known; there is {BUNDLE_NAME!r}")
