@@ -25,9 +25,7 @@ def decode_load_assignment(message: Message, unsupported: list[str] | None = Non
 
     `unsupported`: a list collects what is not supported as warnings; None makes each an error.
     """
-    return decode(
-        message, types.LOAD_ASSIGNMENT, "load assignment", "cluster_name", _read_resource, unsupported
-    )
+    return decode(message, types.LOAD_ASSIGNMENT, "load assignment", "cluster_name", _read_resource, unsupported)
 
 
 def _read_resource(reader: Reader) -> LoadAssignment:
@@ -39,7 +37,7 @@ def read_endpoints(reader: Reader, *, ip: bool) -> tuple[Endpoint, ...]:
     """The endpoints of every locality. Without `ip` the hosts may be names (STRICT_DNS)."""
     reader.opaque("cluster_name")
     exact = _knows_every_field(reader.message)
-    endpoints: list[Endpoint] = []
+    endpoints: dict[Address, Endpoint] = {}
     for locality in reader.children("endpoints"):
         # Both matter to Envoy only with locality-weighted or zone-aware balancing, which is off unless a
         # cluster asks for it (and is then refused there). gRPC clients need them set.
@@ -54,9 +52,10 @@ def read_endpoints(reader: Reader, *, ip: bool) -> tuple[Endpoint, ...]:
                 one = Reader(entry, path, reader.context)
                 plain = _endpoint(one, ip)
                 one.done()
-            endpoints.append(plain)
-    _refuse_duplicates(reader, endpoints)
-    return tuple(endpoints)
+            # Envoy: of two endpoints with one address the first counts (an instance that came back in the
+            # lifetime of its former lease is listed twice, and must not cost the others their update).
+            endpoints.setdefault(plain.address, plain)
+    return tuple(endpoints.values())
 
 
 def _knows_every_field(message: Message) -> bool:
@@ -103,11 +102,3 @@ def _endpoint(reader: Reader, ip: bool) -> Endpoint:
         reader.error("is required", "endpoint")
         return Endpoint(Address("0.0.0.0", 0))
     return Endpoint(decode_address(inner.child("address"), inner, ip=ip), weight, healthy, labels)
-
-
-def _refuse_duplicates(reader: Reader, endpoints: list[Endpoint]) -> None:
-    seen: set[Address] = set()
-    for endpoint in endpoints:
-        if endpoint.address in seen:
-            reader.error(f"endpoint {endpoint.address} is listed twice", "endpoints")
-        seen.add(endpoint.address)

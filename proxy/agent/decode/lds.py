@@ -43,9 +43,7 @@ def read_listener(reader: Reader) -> Listener:
             _filter_chain(other)
     else:
         reader.error("needs one filter chain", "filter_chains")
-    return Listener(
-        reader.value("name") or str(address), address, chain, reader.enum("traffic_direction", _DIRECTIONS)
-    )
+    return Listener(reader.value("name") or str(address), address, chain, reader.enum("traffic_direction", _DIRECTIONS))
 
 
 def _filter_chain(reader: Reader) -> FilterChain:

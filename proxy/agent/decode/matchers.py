@@ -111,9 +111,7 @@ def decode_data(reader: Reader) -> tuple[bytes, str]:
     if kind == "filename":
         filename = reader.required("filename")
         if reader.context.secrets is None:
-            reader.unsupported(
-                "files are read only for a bootstrap file; send the content inline", "filename"
-            )
+            reader.unsupported("files are read only for a bootstrap file; send the content inline", "filename")
             return b"", ""
         try:
             return read_file(filename), filename

@@ -75,9 +75,7 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
             inner.error(f"{host.name!r} is the name of another virtual host", "name")
         names.add(host.name)
         hosts.append(host)
-    return RouteConfiguration(
-        reader.value("name"), tuple(hosts), reader.value("ignore_port_in_host_matching")
-    )
+    return RouteConfiguration(reader.value("name"), tuple(hosts), reader.value("ignore_port_in_host_matching"))
 
 
 def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
@@ -103,16 +101,15 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
 def _route(reader: Reader) -> Route | None:
     name: str = reader.value("name")
     reader.opaque("metadata")
-    match = reader.child("match")
-    if match is None:
+    inner = reader.child("match")
+    if inner is None:
         reader.error("is required", "match")
-        return None
-    decoded = _match(match)
+    match = _match(inner) if inner else RouteMatch("prefix", "/")
     kind = reader.which("action")
     if kind == "route" and (action := reader.child("route")):
-        return Route(decoded, _forward(action), name)
+        return Route(match, _forward(action), name)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
-        return Route(decoded, _direct_response(direct), name)
+        return Route(match, _direct_response(direct), name)
     if kind is None:
         reader.error("needs route or direct_response")
     return None  # redirect and the like are reported as unsupported by done()

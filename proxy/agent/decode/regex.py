@@ -22,9 +22,7 @@ _REFUSED = {
     _constants.POSSESSIVE_REPEAT: "a possessive quantifier",
 }
 # Escapes and flags that only Python knows. An escaped backslash is consumed first: it opens none of these.
-_PYTHON_ONLY = re.compile(
-    r"\\(?:[^ZuUN])|(\\[ZuUN]|\(\?[a-zA-Z]*[aLux][a-zA-Z]*(?:-[a-zA-Z]+)?[:)]|\(\?#)", re.DOTALL
-)
+_PYTHON_ONLY = re.compile(r"\\(?:[^ZuUN])|(\\[ZuUN]|\(\?[a-zA-Z]*[aLux][a-zA-Z]*(?:-[a-zA-Z]+)?[:)]|\(\?#)", re.DOTALL)
 
 
 def refusal(pattern: str) -> str | None:

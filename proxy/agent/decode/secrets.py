@@ -66,9 +66,7 @@ class Secrets:
             try:
                 ssl.create_default_context(cadata=found)
             except ssl.SSLError as error:
-                raise SecretError(
-                    "bundle", f"is not a list of certificates in PEM ({_reason(error)})"
-                ) from None
+                raise SecretError("bundle", f"is not a list of certificates in PEM ({_reason(error)})") from None
             self.bundles[name] = TrustBundle(name, found)
         return name
 

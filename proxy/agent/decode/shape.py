@@ -6,6 +6,7 @@ descriptor: every name that is not a field and every value of the wrong kind is 
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import re
@@ -22,19 +23,36 @@ from proxy.agent.decode.reader import Context, DecodeError, join
 MAX_DEPTH = 90
 """Levels of nesting; protobuf's own limit is 100."""
 
+MAX_VALUES = 2_000_000
+"""Values in a file, with every YAML alias written out; ten nested aliases can stand for billions."""
+
 
 def load(text: str) -> dict[str, Any]:
     """YAML or JSON as plain values; a mapping, without duplicate keys. Errors: DecodeError."""
     value: Any = None
     try:
-        value = json.loads(text, object_pairs_hook=_unique) if text.lstrip()[:1] == "{" else _load_yaml(text)
-    except json.JSONDecodeError:
-        value = _load_yaml(text)  # a YAML flow mapping begins like JSON
+        try:
+            value = json.loads(text, object_pairs_hook=_unique) if text.lstrip()[:1] == "{" else _load_yaml(text)
+        except json.JSONDecodeError:
+            value = _load_yaml(text)  # a YAML flow mapping begins like JSON
+        if _size(value, {}) > MAX_VALUES:
+            raise DecodeError("", f"holds more than {MAX_VALUES} values")
     except RecursionError:
         raise DecodeError("", "is nested too deeply") from None
     if not isinstance(value, dict):
         raise DecodeError("", "is not an Envoy bootstrap: expected a mapping (node, admin, static_resources)")
     return value
+
+
+def _size(value: Any, seen: dict[int, int]) -> int:
+    """How many values there are, shared ones counted wherever they stand (but walked through once)."""
+    if not isinstance(value, dict | list):
+        return 1
+    found = seen.get(id(value))
+    if found is None:
+        found = 1 + sum(_size(v, seen) for v in (value.values() if isinstance(value, dict) else value))
+        seen[id(value)] = found
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,27 +72,32 @@ def _load_yaml(text: str) -> Any:
     class Loader(base):  # type: ignore[misc]  # the base is chosen at run time
         """The safe loader, without duplicate keys, dates and base-60 numbers (YAML 1.2, as Envoy's)."""
 
+        depth = 0
+
+        def descend_resolver(self, _node: Any, _index: Any) -> None:
+            # Called for each level that the parser goes down; libyaml's would not stop before its stack ends.
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise RecursionError
+
+        def ascend_resolver(self) -> None:
+            self.depth -= 1
+
     def mapping(loader: Any, node: Any) -> dict[Hashable, Any]:
         loader.flatten_mapping(node)  # the merge key (<<)
         found: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             key = loader.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is no string", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no string", key_node.start_mark)
             if key in found:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key!r}", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             found[key] = loader.construct_object(value_node, deep=True)
         return found
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     Loader.yaml_implicit_resolvers = {
-        first: [
-            (tag, pattern) for tag, pattern in entries if not tag.endswith((":timestamp", ":int", ":float"))
-        ]
+        first: [(tag, pattern) for tag, pattern in entries if not tag.endswith((":timestamp", ":int", ":float"))]
         for first, entries in base.yaml_implicit_resolvers.items()
     }
     digits = list("-+.0123456789")
@@ -102,6 +125,8 @@ def parse(values: dict[str, Any], name: str, context: Context) -> Message:
     context.check()
     try:
         json_format.ParseDict(shaped, message)
+    except RecursionError:
+        raise DecodeError("", "is nested too deeply") from None
     except (json_format.ParseError, TypeError, ValueError) as error:
         # What the walk does not see, such as two fields of one oneof; json_format's message ends with a path.
         text = " ".join(str(error).replace("\n", " ").split()).rstrip(". ")
@@ -170,13 +195,23 @@ def _single(value: Any, field: FieldDescriptor, path: str, context: Context, dep
         problem = None if isinstance(value, bool) else f"expected true or false, got {_kind(value)}"
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         problem = None if isinstance(value, str) else f"expected a string, got {_kind(value)} (quote it)"
-    elif field.enum_type is not None and value not in field.enum_type.values_by_name:
-        problem = f"{value!r} is not one of {', '.join(field.enum_type.values_by_name)}"
+    elif field.enum_type is not None and str(value) not in field.enum_type.values_by_name:
+        problem = f"expected one of {', '.join(field.enum_type.values_by_name)}, got {_kind(value)}"
     elif field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         problem = _number(value)
+    if problem is None and field.type == FieldDescriptor.TYPE_BYTES:
+        problem = _base64(value)
     if problem is not None:
         context.error(path, problem)
     return value
+
+
+def _base64(value: str) -> str | None:
+    try:
+        base64.b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), validate=True)
+    except ValueError:
+        return "expected base64"
+    return None
 
 
 def _integer(value: Any, low: int, high: int) -> str | None:
@@ -194,10 +229,13 @@ def _number(value: Any) -> str | None:
 
 
 def _kind(value: Any) -> str:
+    """What was given, for a message; a long string is not shown, for it may be a key in the wrong place."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
         return "a list"
+    if isinstance(value, str) and len(value) > 20:
+        return "a string"
     return "nothing" if value is None else repr(value)
 
 

@@ -55,9 +55,7 @@ def router(**entry: Any) -> dict[str, Any]:
 
 
 def upstream_tls(**fields: Any) -> dict[str, Any]:
-    return changed(
-        "cluster", transport_socket={"name": "tls", "typed_config": {"@type": UPSTREAM_TLS, **fields}}
-    )
+    return changed("cluster", transport_socket={"name": "tls", "typed_config": {"@type": UPSTREAM_TLS, **fields}})
 
 
 def header(**fields: Any) -> dict[str, Any]:
@@ -124,7 +122,6 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "host name, STATIC": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1, "localhost")]}]), f"{E}.endpoint.address.socket_address.address", "IP address"),
     "no address": (changed("listener", address=None), L, "socket_address"),
     "weight 0": (changed("lb_endpoint", load_balancing_weight=0), f"{E}.load_balancing_weight", "within 1"),
-    "endpoint twice": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1), endpoint(1)]}]), f"{C}.load_assignment.endpoints", "twice"),
     "no endpoint": (changed("assignment", endpoints=[]), f"{C}.load_assignment.endpoints", "no endpoint"),
     "no load assignment": (changed("cluster", load_assignment=None), f"{C}.load_assignment", "required"),
     "label is a number": (changed("lb_endpoint", metadata={"filter_metadata": {"pillion": {"a": 1}}}), f'{E}.metadata.filter_metadata["pillion"].a', "string"),

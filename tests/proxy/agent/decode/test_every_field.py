@@ -1,0 +1,179 @@
+# ruff: noqa: E501  # one message a line reads best
+"""Nothing is ignored: each field of each message is either on this list or refused, by name and path.
+
+The list is the documentation of what is supported. A new version of the protos that adds a field changes nothing here:
+the field is refused until a decoder takes it.
+"""
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from proxy.agent.decode.reader import Context, Reader
+from proxy.agent.decode.secrets import Secrets
+from proxy.agent.decode.shape import parse
+from tests.support.bootstraps import bootstrap
+
+CDS = "proxy.agent.decode.cds:"
+LDS = "proxy.agent.decode.lds:"
+HCM = "proxy.agent.decode.hcm:"
+RDS = "proxy.agent.decode.rds:"
+EDS = "proxy.agent.decode.eds:"
+TLS = "proxy.agent.decode.tls:"
+LOG = "proxy.agent.decode.access_log:"
+MATCH = "proxy.agent.decode.matchers:"
+
+# (module of the message, message, the function that reads it, the fields that it takes)
+SUPPORTED: list[tuple[str, str, str, str]] = [
+    ("config.bootstrap.v3.bootstrap", "Bootstrap", "proxy.agent.decode.bootstrap:_read", "node admin static_resources dynamic_resources"),
+    ("config.bootstrap.v3.bootstrap", "Bootstrap.StaticResources", "", "listeners clusters"),
+    ("config.bootstrap.v3.bootstrap", "Admin", "", "address"),
+    ("config.core.v3.base", "Node", "proxy.agent.decode.bootstrap:_node", "id cluster metadata locality"),
+    ("config.listener.v3.listener", "Listener", LDS + "read_listener", "name address filter_chains metadata traffic_direction"),
+    ("config.listener.v3.listener_components", "FilterChain", LDS + "_filter_chain", "name metadata filters transport_socket transport_socket_connect_timeout"),
+    ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager", HCM + "read_http_connection_manager",
+     "codec_type stat_prefix rds route_config http_filters tracing common_http_protocol_options server_name max_request_headers_kb stream_idle_timeout "
+     "request_headers_timeout drain_timeout access_log use_remote_address generate_request_id preserve_external_request_id forward_client_cert_details "
+     "set_current_client_cert_details"),
+    ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.SetCurrentClientCertDetails", "", "subject cert dns uri"),
+    ("config.core.v3.protocol", "HttpProtocolOptions", "", "idle_timeout max_headers_count max_requests_per_connection"),
+    ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching"),
+    ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata"),
+    ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata"),
+    ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix case_sensitive headers query_parameters"),
+    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal"),
+    ("config.route.v3.route_components", "RetryPolicy", RDS + "_retry_policy", "retry_on num_retries"),
+    ("config.route.v3.route_components", "DirectResponseAction", RDS + "_direct_response", "status body"),
+    ("config.route.v3.route_components", "HeaderMatcher", MATCH + "decode_header_matcher", "name string_match present_match invert_match treat_missing_header_as_empty"),
+    ("config.route.v3.route_components", "QueryParameterMatcher", MATCH + "decode_query_parameter_matcher", "name string_match present_match"),
+    ("type.matcher.v3.string", "StringMatcher", MATCH + "decode_string_matcher", "exact prefix suffix contains safe_regex ignore_case"),
+    ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
+    ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
+    ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
+     "name type connect_timeout lb_policy load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options"),
+    ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),
+    ("config.cluster.v3.circuit_breaker", "CircuitBreakers.Thresholds", "", "priority max_connections max_pending_requests max_requests max_retries"),
+    ("config.cluster.v3.outlier_detection", "OutlierDetection", CDS + "_outlier_detection",
+     "consecutive_5xx consecutive_gateway_failure base_ejection_time max_ejection_time max_ejection_percent enforcing_consecutive_5xx "
+     "enforcing_consecutive_gateway_failure "
+     # these only as 0, which says that they are off
+     "enforcing_success_rate enforcing_consecutive_local_origin_failure enforcing_local_origin_success_rate "
+     "enforcing_failure_percentage enforcing_failure_percentage_local_origin"),
+    ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints"),
+    ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight"),
+    ("config.endpoint.v3.endpoint_components", "LbEndpoint", EDS + "_endpoint", "endpoint health_status metadata load_balancing_weight"),
+    ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address"),
+    ("config.core.v3.address", "SocketAddress", "", "protocol address port_value"),
+    ("config.accesslog.v3.accesslog", "AccessLog", LOG + "decode_access_log", "name typed_config"),
+    ("extensions.access_loggers.file.v3.file", "FileAccessLog", "", "path log_format"),
+    ("config.core.v3.substitution_format_string", "SubstitutionFormatString", "", "text_format json_format text_format_source"),
+    ("extensions.transport_sockets.tls.v3.tls", "CommonTlsContext", TLS + "_validation", "validation_context combined_validation_context validation_context_sds_secret_config"),
+    ("extensions.transport_sockets.tls.v3.common", "CertificateValidationContext", TLS + "_san_matchers", "match_typed_subject_alt_names"),
+    ("extensions.transport_sockets.tls.v3.common", "SubjectAltNameMatcher", "", "san_type matcher"),
+    ("extensions.transport_sockets.tls.v3.secret", "SdsSecretConfig", TLS + "_sds_name", "name sds_config"),
+]  # fmt: skip
+READERS = [row for row in SUPPORTED if row[2]]
+EXTRA: dict[str, Callable[..., Any]] = {
+    "_virtual_host": lambda f: lambda r: f(r, {}),
+    "_endpoint": lambda f: lambda r: f(r, True),
+}
+
+
+def message_class(module: str, name: str) -> type[Message]:
+    found: Any = import_module(f"envoy.{module}_pb2")
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def is_map(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def set_field(message: Any, field: Any) -> None:
+    """Make a field present, with the least content that is not its default."""
+    if is_map(field):
+        value = field.message_type.fields_by_name["value"]
+        target = getattr(message, field.name)
+        if value.message_type is None:
+            target["k"] = "v"
+        else:
+            target["k"].SetInParent()
+    elif field.is_repeated:
+        if field.message_type is not None:
+            getattr(message, field.name).add()
+        else:
+            getattr(message, field.name).append(scalar(field))
+    elif field.message_type is not None:
+        getattr(message, field.name).SetInParent()
+    else:
+        setattr(message, field.name, scalar(field))
+
+
+def scalar(field: Any) -> Any:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return b"x" if field.type == FieldDescriptor.TYPE_BYTES else "x"
+    if field.enum_type is not None:
+        return max(field.enum_type.values_by_number)
+    return True if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL else 1
+
+
+def problems(function: str, message: Message) -> list[tuple[str, str]]:
+    module, _, name = function.partition(":")
+    read = getattr(import_module(module), name)
+    context = Context(secrets=Secrets())
+    reader = Reader(message, "top", context)
+    EXTRA.get(name, lambda f: f)(read)(reader)
+    reader.done()
+    return context.problems
+
+
+@pytest.mark.parametrize(("module", "name", "function", "taken"), READERS, ids=[row[1] for row in READERS])
+def test_a_field_is_taken_or_refused(module: str, name: str, function: str, taken: str) -> None:
+    cls = message_class(module, name)
+    refused = []
+    for field in cls.DESCRIPTOR.fields:
+        message = cls()
+        set_field(message, field)
+        if (f"top.{field.name}", "this field is not supported") in problems(function, message):
+            refused.append(field.name)
+    assert sorted(f.name for f in cls.DESCRIPTOR.fields if f.name not in refused) == sorted(taken.split())
+
+
+def test_fields_deep_below_are_refused_where_they_stand() -> None:
+    """Every message that a whole bootstrap decodes: one unsupported field in it is found, with its path."""
+    taken = {message_class(m, n).DESCRIPTOR.full_name: set(fields.split()) for m, n, _, fields in SUPPORTED}
+    context = Context(secrets=Secrets())
+    message = parse(json.loads(json.dumps(bootstrap())), "envoy.config.bootstrap.v3.Bootstrap", context)
+    tried = 0
+    for place, inner in list(walk(message)):
+        for field in inner.DESCRIPTOR.fields:
+            names = taken.get(inner.DESCRIPTOR.full_name)
+            if names is None or field.name in names or field.containing_oneof is not None:
+                continue
+            set_field(inner, field)
+            found = problems("proxy.agent.decode.bootstrap:_read", message)
+            assert [path for path, _ in found] == [f"top.{place}.{field.name}".replace("..", ".")]
+            inner.ClearField(field.name)
+            tried += 1
+    assert tried > 100
+
+
+def walk(message: Message, place: str = "") -> Any:
+    yield place, message
+    for field, value in message.ListFields():
+        if field.message_type is None or is_map(field):
+            continue
+        for i, inner in enumerate(value if field.is_repeated else [value]):
+            yield from walk(inner, f"{place}.{field.name}" + (f"[{i}]" if field.is_repeated else ""))
+
+
+def test_what_a_newer_proto_has_is_refused() -> None:
+    cls = message_class("config.route.v3.route_components", "RetryPolicy")
+    message = cls.FromString(b"\xfa\x3f\x01x" + cls(retry_on="reset").SerializeToString())
+    assert problems(RDS + "_retry_policy", message) == [("top", "field number 1023 is not known to this version")]
