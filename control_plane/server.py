@@ -97,9 +97,9 @@ async def serve(options: Options, svid_lifetime: float = SVID_LIFETIME) -> Async
         control = MeshControl(auth, metrics, state, tokens, ca, ads.proxies)
         signer = CertificateAuthorityService(auth, metrics, tokens, ca)
         registry = RegistryService(auth, metrics, state)
-        mesh_pb2_grpc.add_MeshControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]
-        mesh_pb2_grpc.add_RegistryServicer_to_server(registry, server)  # type: ignore[no-untyped-call]
-        mesh_pb2_grpc.add_CertificateAuthorityServicer_to_server(signer, server)  # type: ignore[no-untyped-call]
+        mesh_pb2_grpc.add_MeshControlServicer_to_server(control, server)
+        mesh_pb2_grpc.add_RegistryServicer_to_server(registry, server)
+        mesh_pb2_grpc.add_CertificateAuthorityServicer_to_server(signer, server)
         ads.add_to_server(server)
         grpc_port = _bind(server, options.grpc, _credentials(ServerCertificate(ca, SERVER_LIFETIME)))
         web_port = await stack.enter_async_context(web.serve(options.web, metrics.registry))
@@ -158,6 +158,4 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logging.addLevelName(logging.WARNING, "WARN")
-    logging.basicConfig(
-        level=level.upper() if level != "warning" else logging.WARNING, handlers=[handler], force=True
-    )
+    logging.basicConfig(level=level.upper() if level != "warning" else logging.WARNING, handlers=[handler], force=True)

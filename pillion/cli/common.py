@@ -23,9 +23,7 @@ TIMEOUT = 10.0  # seconds for one call
 
 ControlPlane = Annotated[
     str,
-    typer.Option(
-        "--control-plane", metavar="HOST:PORT", envvar="PILLION_CONTROL_PLANE", help="The gRPC address."
-    ),
+    typer.Option("--control-plane", metavar="HOST:PORT", envvar="PILLION_CONTROL_PLANE", help="The gRPC address."),
 ]
 TokenFileOption = Annotated[
     Path | None,
@@ -54,7 +52,7 @@ class Connection:
     def __init__(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
         from pillion.v1 import mesh_pb2_grpc
 
-        self.mesh = mesh_pb2_grpc.MeshControlStub(channel)  # type: ignore[no-untyped-call]
+        self.mesh = mesh_pb2_grpc.MeshControlStub(channel)
         self._metadata = metadata
 
     def call(self, method: Any, request: Any) -> Any:
@@ -79,9 +77,7 @@ def connect(address: str, token_file: Path | None) -> Iterator[Connection]:
     try:
         credentials = TokenFile.load(path)
     except FileNotFoundError:
-        raise CommandError(
-            f"{path}: no such file; give the control plane's operator.token with --token-file"
-        ) from None
+        raise CommandError(f"{path}: no such file; give the control plane's operator.token with --token-file") from None
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from None
     except ValueError as error:

@@ -35,9 +35,7 @@ class Process:
             "--web",
             "127.0.0.1:0",
         ]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         leaks.OWNED.add(self.process.pid)
         assert self.process.stdout is not None
         self.output = self.process.stdout.readline()
@@ -94,21 +92,10 @@ def test_apply_and_get(plane: Plane, tmp_path: Path) -> None:
     assert missing.stderr == "pillion: no service 'crat' is configured; did you mean 'cart'?\n"
 
 
-@pytest.mark.parametrize(
-    ("yaml", "says"),
-    [
-        ("- a list\n", "stdin:1:1: "),
-        ("kind: Service\nname: x\nrouts: []\n", "stdin:3:1: unknown key 'routs'; did you mean 'routes'?"),
-        ("kind: Service\nname: x\nroutes: [{backendRefs: [{name: nope}]}]\n", "stdin:3:32: "),
-    ],
-)
-def test_bad_yaml_is_refused_with_its_place(plane: Plane, yaml: str, says: str) -> None:
-    before = plane("get", "--json").stdout
-    done = plane("apply", "-f", "-", stdin=yaml)
+def test_bad_yaml_is_refused_with_its_place(plane: Plane) -> None:
+    done = plane("apply", "-f", "-", stdin="kind: Service\nname: x\nrouts: []\n")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("pillion: ")
-    assert says in done.stderr
-    assert plane("get", "--json").stdout == before
+    assert done.stderr == "pillion: stdin:3:1: unknown key 'routs'; did you mean 'routes'?\n"
 
 
 def test_bad_files_are_named(plane: Plane, tmp_path: Path) -> None:
@@ -192,9 +179,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     process = Process(data)
     try:
         assert (data / "operator.token").read_bytes() == token
-        assert [
-            it["name"] for it in json.loads(Plane(data, process.grpc)("get", "--json").stdout)["services"]
-        ] == ["cart"]
+        assert [it["name"] for it in json.loads(Plane(data, process.grpc)("get", "--json").stdout)["services"]] == [
+            "cart"
+        ]
     finally:
         assert process.end(signal.SIGINT) == 0
 
