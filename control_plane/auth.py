@@ -89,7 +89,7 @@ class Servicer:
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     "too many failed authentications from this host; wait a minute",
                 )
-            log.warning("authentication failed peer=%s reason=%s", context.peer(), error)
+            log.warning("authentication failed peer=%s reason=%s", context.peer(), str(error))
         for kind, status in _STATUS:
             if isinstance(error, kind):
                 await context.abort(status, bounded(str(error)))

@@ -86,8 +86,7 @@ def test_newest_wins_while_a_response_is_unanswered() -> None:
     ack(stream, first, ("a",))
     (second,) = stream.responses(0)
     assert (
-        second.selection.by_name["a"].version
-        == snapshot(("a",), endpoints="9").tables[ENDPOINT].by_name["a"].version
+        second.selection.by_name["a"].version == snapshot(("a",), endpoints="9").tables[ENDPOINT].by_name["a"].version
     )
 
 
@@ -269,3 +268,15 @@ def test_a_flood_is_slowed_to_the_rate() -> None:
         now += stream.throttle(now)
     assert now == pytest.approx((10_000 - ads.BURST) / ads.RATE, rel=0.05)
     assert stream.throttle(now + 1000) == 0
+
+
+def test_a_refused_route_counts_as_held_because_a_client_may_have_applied_a_part() -> None:
+    stream = subscribed(snapshot(("a", "b"), used=("a",)), ("a", "b"))
+    stream.update(snapshot(("a", "b")))
+    (routes,) = stream.responses(0)
+    ack(stream, routes, ("outbound",), error="no")
+    stream.update(snapshot(("a",)))
+    (routes,) = stream.responses(0)
+    assert routes.type_url == ROUTE  # and no CDS without b
+    ack(stream, routes, ("outbound",))
+    assert kinds(stream.responses(0)) == [CLUSTER]

@@ -1,4 +1,4 @@
-"""Any interleaving: the client ends with the snapshot, and is never told of a cluster that it does not have."""
+"""Any interleaving: the client ends with the snapshot, and is never told of a cluster that it has not."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def make(clusters, endpoints, used, inline, routes, listeners) -> Snapshot:
             CLUSTER: Table(pack("c", n, c, [(ENDPOINT, n)]) for n, c in clusters.items()),
             ENDPOINT: Table(pack("e", n, c) for n, c in endpoints.items()),
             ROUTE: Table([pack("r", "outbound", routes, [(CLUSTER, n) for n in used])]),
-            LISTENER: Table(
-                [pack("l", "outbound", listeners, [(ROUTE, "outbound"), *((CLUSTER, n) for n in inline)])]
-            ),
+            LISTENER: Table([pack("l", "outbound", listeners, [(ROUTE, "outbound"), *((CLUSTER, n) for n in inline)])]),
         }
     )
 
@@ -168,9 +166,7 @@ class Conversation(RuleBasedStateMachine):
         self.no_route_names_a_cluster_that_is_not_there()
         for type_url in TYPES:
             table = final.tables[type_url].by_name
-            assert {n: it.version for n, it in self.has[type_url].items()} == {
-                n: it.version for n, it in table.items()
-            }
+            assert {n: it.version for n, it in self.has[type_url].items()} == {n: it.version for n, it in table.items()}
             assert self.stream.subscriptions[type_url].error == ""
 
     def settle(self) -> None:
