@@ -195,7 +195,7 @@ def _single(value: Any, field: FieldDescriptor, path: str, context: Context, dep
         problem = None if isinstance(value, bool) else f"expected true or false, got {_kind(value)}"
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         problem = None if isinstance(value, str) else f"expected a string, got {_kind(value)} (quote it)"
-    elif field.enum_type is not None and str(value) not in field.enum_type.values_by_name:
+    elif field.enum_type is not None and not _is_enum(value, field.enum_type):
         problem = f"expected one of {', '.join(field.enum_type.values_by_name)}, got {_kind(value)}"
     elif field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         problem = _number(value)
@@ -206,6 +206,12 @@ def _single(value: Any, field: FieldDescriptor, path: str, context: Context, dep
     return value
 
 
+def _is_enum(value: Any, enum: Any) -> bool:
+    if isinstance(value, str):
+        return value in enum.values_by_name
+    return isinstance(value, int) and not isinstance(value, bool) and value in enum.values_by_number
+
+
 def _base64(value: str) -> str | None:
     try:
         base64.b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), validate=True)
@@ -214,7 +220,12 @@ def _base64(value: str) -> str | None:
     return None
 
 
+_DECIMAL = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+
+
 def _integer(value: Any, low: int, high: int) -> str | None:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = int(value)  # protobuf's JSON form of a 64-bit number; Envoy takes it for any
     if isinstance(value, bool) or not isinstance(value, int):
         return f"expected a whole number, got {_kind(value)}"
     return None if low <= value <= high else f"must be within {low} and {high}, not {value}"

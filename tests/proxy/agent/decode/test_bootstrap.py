@@ -159,6 +159,16 @@ def test_strict_dns_leaves_the_names_to_the_agent() -> None:
     assert consistent(found.snapshot) == []
 
 
+def test_protobufs_own_json_form_is_taken() -> None:
+    values = changed("cluster", connectTimeout="1.500s", type=0, lbPolicy="RANDOM")
+    values["static_resources"]["listeners"][0]["address"] = {
+        "socketAddress": {"address": "127.0.0.1", "portValue": "15001"}
+    }
+    found = decode(values)
+    assert found.snapshot.clusters["app"].connect_timeout == 1.5
+    assert found.snapshot.listeners["hop"].address.port == 15001
+
+
 def test_a_listener_without_a_name_is_called_by_its_address() -> None:
     assert set(decode(changed("listener", name=None)).snapshot.listeners) == {"127.0.0.1:15001"}
 
