@@ -1,7 +1,7 @@
 """YAML text → plain values that know their places, within bounds.
 
 Built from the parser's events, not by yaml.load: size, depth, aliases and the number of nodes (with every
-alias counted as what it stands for) are checked as the events arrive: a bomb is refused before it is expanded.
+alias counted as what it stands for) are checked as the events arrive: bombs are refused before they expand.
 Scalars are read by YAML 1.2's core schema (`on`, `no` and dates are strings), without tags and merge keys.
 """
 
