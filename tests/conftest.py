@@ -31,11 +31,12 @@ async def no_task_left_behind() -> AsyncIterator[None]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function):
-        names = item.fixturenames
-        # First, so that they are torn down last: fixtures are undone in reverse order.
+        names, known = item.fixturenames, item._fixtureinfo.name2fixturedefs
         names.remove("nothing_left_behind")
-        names.insert(0, "nothing_left_behind")
-        if is_async_test(item):
-            names.insert(1, "no_task_left_behind")
+        # Before the other fixtures of function scope (so torn down after them), behind those that live longer.
+        longer = [name for name in names if name in known and known[name][-1].scope != "function"]
+        ours = ["nothing_left_behind", *(["no_task_left_behind"] if is_async_test(item) else [])]
+        rest = [name for name in names if name not in longer]
+        names[:] = longer + ours + rest
     if "integration" in item.path.parts:
         item.add_marker(pytest.mark.integration)

@@ -62,9 +62,7 @@ class Instance:
     def state(self) -> str:
         """What a person wants to know of its processes."""
         gone = [
-            name
-            for name, process in (("app", self.app), ("sidecar", self.sidecar.process))
-            if process and process.died
+            name for name, process in (("app", self.app), ("sidecar", self.sidecar.process)) if process and process.died
         ]
         return f"{' and '.join(gone)} gone" if gone else "up"
 
@@ -108,7 +106,7 @@ class Demo:
         if taken:
             self._say(f"in use, so other ports instead: {', '.join(map(str, taken))}")
         control_plane = self._mesh.start_control_plane(_prefer(15010), _prefer(15014))
-        await self._until(control_plane.ready, "the control plane is ready")
+        await self._until(control_plane.ready, control_plane.process)
         self._say(f"control plane ready: gRPC {control_plane.grpc}, web http://{control_plane.web}/")
 
         config = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -120,10 +118,9 @@ class Demo:
         for service, version in INSTANCES:
             self._add(service, version)
         for done, instance in enumerate(self._instances, 1):
-            await self._until(instance.sidecar.ready, f"{instance.sidecar.process.name} is ready")
+            await self._until(instance.sidecar.ready, instance.sidecar.process)
             if instance.app is not None:
-                ready = partial(instance.app.find, "ready")
-                await self._until(ready, f"{instance.app.name} is ready")
+                await self._until(partial(instance.app.find, "ready"), instance.app)
             name = f"{instance.service} {instance.version}".strip()
             self._say(f"{done} of {len(self._instances)}: {name} is ready")
         await self._warm_up(session)
@@ -282,11 +279,11 @@ class Demo:
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    async def _until(self, condition: Callable[[], object], what: str) -> None:
+    async def _until(self, ready: Callable[[], object], process: Process) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
-        while not condition():
+        while not ready():
             if time.monotonic() > deadline:
-                raise NotReady(f"waited {READY_TIMEOUT:g} s until {what}")
+                raise NotReady(f"{process.name} was not ready in {READY_TIMEOUT:g} s\n{process.tail()}")
             await self._pause(0.05)
 
     async def _pause(self, seconds: float) -> None:
@@ -320,9 +317,7 @@ async def _run(duration: float | None, as_json: bool) -> int:
         async with ClientSession(timeout=ClientTimeout(total=5)) as session:
             await demo.start(session)
             if console.is_terminal and not as_json:
-                with Live(
-                    demo.picture(), console=console, auto_refresh=False, vertical_overflow="visible"
-                ) as live:
+                with Live(demo.picture(), console=console, auto_refresh=False, vertical_overflow="visible") as live:
                     await demo.run(session, duration, live)
             else:
                 for what, command in demo.commands():
@@ -339,9 +334,7 @@ async def _run(duration: float | None, as_json: bool) -> int:
         console.print(f"the mesh did not come up: {error}", markup=False, highlight=False, soft_wrap=True)
         return 1
     except grpc.RpcError as error:
-        console.print(
-            f"the control plane refused: {error.details()}", markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(f"the control plane refused: {error.details()}", markup=False, highlight=False, soft_wrap=True)
         return 1
     finally:
         console.print("stopping everything", highlight=False)

@@ -173,5 +173,5 @@ class Mesh:
     def _call(self, method: Callable[..., Any]) -> Any:
         token = TokenFile.load(self.control_plane.token_file)
         with channel(self.control_plane.grpc, token.roots_pem) as opened:
-            api = mesh_pb2_grpc.MeshControlStub(opened)  # type: ignore[no-untyped-call]
+            api = mesh_pb2_grpc.MeshControlStub(opened)
             return method(api, metadata=bearer(token.token), timeout=CALL_TIMEOUT)

@@ -35,9 +35,7 @@ class ProcessFailed(Exception):
 class Process:
     """One started process. `pid` is also the id of its session and process group."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         """Start it. Raises OSError when the log cannot be written."""
         self.name = name
         self.log = log

@@ -189,8 +189,7 @@ def edges(
                 p50_ms=total.quantile_ms(0.5),
                 p99_ms=total.quantile_ms(0.99),
                 mtls=all(verified(upstream, expected) for upstream in upstreams[service, cluster]),
-                peer=", ".join(sorted({peer for u in upstreams[service, cluster] for peer in u.verified}))
-                or None,
+                peer=", ".join(sorted({peer for u in upstreams[service, cluster] for peer in u.verified})) or None,
                 certificate_seconds_left=round(min(expires[service]) - now) if expires[service] else None,
             )
         )

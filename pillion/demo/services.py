@@ -111,9 +111,7 @@ async def _call(client: ClientSession, target: str, headers: dict[str, str]) -> 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; exit status 0."""
-    parser = argparse.ArgumentParser(
-        prog="pillion.demo.services", description="One sample service of the demo."
-    )
+    parser = argparse.ArgumentParser(prog="pillion.demo.services", description="One sample service of the demo.")
     parser.add_argument("role", choices=sorted(CALLS))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--version", default="v1")
@@ -128,9 +126,7 @@ def main() -> None:
         port=options.port,
         access_log=None,
         shutdown_timeout=2,
-        print=lambda _: print(
-            f"{options.role} {options.version} ready: 127.0.0.1:{options.port}", flush=True
-        ),
+        print=lambda _: print(f"{options.role} {options.version} ready: 127.0.0.1:{options.port}", flush=True),
     )
 
 

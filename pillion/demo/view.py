@@ -31,15 +31,13 @@ def render(
     rows: Sequence[Row], found: Sequence[Edge], headline: str, commands: Sequence[tuple[str, str]]
 ) -> RenderableType:
     """The whole picture. `commands` are (what it shows, the command line)."""
-    return Group(Text(headline, style="bold"), _services(rows), _edges(found), _hints(commands))
+    return Group(Text(headline, style="bold"), "", _services(rows), "", _edges(found), "", _hints(commands))
 
 
 def _services(rows: Sequence[Row]) -> Table:
-    table = Table(title="Services (what each sidecar received)", title_justify="left", expand=False)
-    table.add_column("service")
-    for name in ("app pid", "sidecar pid", "req/s", "success", "p50 ms", "p99 ms"):
-        table.add_column(name, justify="right")
-    table.add_column("certificate ends in", justify="right")
+    table = _table("Services (what each instance received)", "service")
+    for name in ("app pid", "sidecar", "req/s", "success", "p50 ms", "p99 ms", "certificate"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state")
     for row in rows:
         figures = row.figures
@@ -56,12 +54,11 @@ def _services(rows: Sequence[Row]) -> Table:
 
 
 def _edges(found: Sequence[Edge]) -> Table:
-    table = Table(title="Edges (what each sidecar sent)", title_justify="left", expand=False)
-    table.add_column("from → to")
+    table = _table("Edges (what each service sent)", "from → to")
     for name in ("req/s", "success", "p50 ms", "p99 ms"):
-        table.add_column(name, justify="right")
-    table.add_column("mTLS")
-    table.add_column("peer's verified identity")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("mTLS", no_wrap=True)
+    table.add_column("verified peer", overflow="fold")
     for edge in found:
         table.add_row(
             f"{edge.source} → {edge.destination.replace('|', ' ')}",
@@ -70,6 +67,14 @@ def _edges(found: Sequence[Edge]) -> Table:
             Text("yes", style="green") if edge.mtls else Text("NO", style="bold red"),
             edge.peer or "-",
         )
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    """Narrow enough for 80 columns."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.header_style = "dim"
+    table.add_column(first, no_wrap=True)
     return table
 
 

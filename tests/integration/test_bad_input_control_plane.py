@@ -65,9 +65,7 @@ def cli(mesh: Harness, *arguments: str | Path, stdin: str = "") -> Any:
     ],
 )
 @pytest.mark.usefixtures("unchanged")
-def test_a_bad_file_is_refused_with_its_place(
-    mesh: Harness, tmp_path: Path, yaml: str, place: str, words: str
-) -> None:
+def test_a_bad_file_is_refused_with_its_place(mesh: Harness, tmp_path: Path, yaml: str, place: str, words: str) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(yaml)
 
@@ -90,9 +88,7 @@ def test_a_dry_run_changes_nothing(mesh: Harness) -> None:
 @pytest.mark.usefixtures("unchanged")
 def test_the_operators_calls_need_the_operators_token(mesh: Harness) -> None:
     join = mesh.token("cart")
-    done = pillion(
-        "apply", "-f", "-", "--control-plane", mesh.control_plane.grpc, "--token-file", join, stdin=GOOD
-    )
+    done = pillion("apply", "-f", "-", "--control-plane", mesh.control_plane.grpc, "--token-file", join, stdin=GOOD)
     assert done.returncode == 1
     assert "operator.token" in done.stderr
 
@@ -152,9 +148,7 @@ def test_a_csr_for_another_service_is_refused_and_does_not_burn_the_token(mesh: 
 def test_a_port_in_use_is_a_clear_error(mesh: Harness, tmp_path: Path) -> None:
     address = mesh.control_plane.grpc
 
-    done = pillion(
-        "control-plane", "--data-dir", tmp_path / "other", "--grpc", address, "--web", "127.0.0.1:0"
-    )
+    done = pillion("control-plane", "--data-dir", tmp_path / "other", "--grpc", address, "--web", "127.0.0.1:0")
 
     assert done.returncode == 2
     assert address in done.stderr

@@ -140,9 +140,7 @@ def check_commands(text: str) -> None:
     pids = [int(pid) for pid in found(r"kill -9 ([\d ]+)", text).split()]
     if shutil.which("curl"):
         command = ["curl", "-sS", "--noproxy", "*", "-H", "Host: cart", f"http://127.0.0.1:{outbound}/"]
-        assert (
-            json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["service"] == "cart"
-        )
+        assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["service"] == "cart"
     beta = request(outbound, host="cart", headers={"x-beta": "1"}).json()
     assert (beta["version"], beta["peer"]) == ("v2", "spiffe://pillion.local/service/storefront")
     dump = request(admin, "/config_dump")

@@ -62,9 +62,7 @@ def test_one_hop_from_a_file(work: Harness) -> None:
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize(
-    ("out", "into"), [("envoy", "pillion"), ("pillion", "envoy"), ("pillion", "pillion")]
-)
+@pytest.mark.parametrize(("out", "into"), [("envoy", "pillion"), ("pillion", "envoy"), ("pillion", "pillion")])
 def test_a_pair_over_mtls(work: Harness, out: str, into: str) -> None:
     """The same two files whichever proxy takes which half."""
     ca = Authority()

@@ -62,10 +62,7 @@ def check_only_those_in_flight_failed(load: Load, killed: float) -> None:
 
 
 def describe(outcomes: list[Outcome], at: float) -> list[tuple[str, str, bytes]]:
-    return [
-        (o.result, f"began {o.began - at:+.3f} s, ended {o.ended - at:+.3f} s", o.body[:200])
-        for o in outcomes
-    ]
+    return [(o.result, f"began {o.began - at:+.3f} s, ended {o.ended - at:+.3f} s", o.body[:200]) for o in outcomes]
 
 
 def test_kill_9_of_a_worker_refuses_no_connection(pair: Pair) -> None:

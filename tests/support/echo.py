@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+
+from tests.support import leaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,15 @@ class Echo:
     name: str = "echo"
     port: int = 0
     connections: int = 0
+    # It may live longer than one test, so connections that stay open are no leak; they end with it.
+    longer: bool = False
     requests: list[Request] = field(default_factory=list)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
+        if self.longer:
+            leaks.OWNED_SOCKETS.add(f"socket:[{os.fstat(writer.get_extra_info('socket').fileno()).st_ino}]")
         try:
             while (request := await _read(reader)) is not None:
                 self.requests.append(request)
@@ -116,6 +123,7 @@ def in_thread(name: str = "echo", port: int = 0) -> Iterator[Echo]:
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
         async with serving(name, port) as echo:
+            echo.longer = True
             found.append(echo)
             started.set()
             await ended.wait()

@@ -16,6 +16,9 @@ GRACE = 2.0
 OWNED: set[int] = set()
 """Process ids that a fixture with a longer life than one test starts and ends (see harness.py)."""
 
+OWNED_SOCKETS: set[str] = set()
+"""The same for sockets (see echo.py)."""
+
 
 def sockets() -> set[str]:
     """The open sockets of this process, as socket:[INODE]."""
@@ -52,7 +55,7 @@ class Before:
 
     def _now(self) -> list[str]:
         found = [f"process {pid}: {_command(pid)}" for pid in sorted(processes() - self._processes)]
-        return found + sorted(sockets() - self._sockets)
+        return found + sorted(sockets() - self._sockets - OWNED_SOCKETS)
 
 
 async def tasks_left(before: set[asyncio.Task[object]]) -> list[str]:
@@ -68,8 +71,6 @@ async def tasks_left(before: set[asyncio.Task[object]]) -> list[str]:
 
 def _command(pid: int) -> str:
     try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-        )
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
         return "gone meanwhile"
