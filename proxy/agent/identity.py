@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 RPC_TIMEOUT = 5.0
 """Seconds for one Sign."""
+STEP = 60.0
+"""Seconds between two looks at the clock."""
 MIN_RENEWAL = 1.0
 """Seconds between two renewals at the least, however short the certificates live."""
 
@@ -53,6 +56,7 @@ class Identity:
         self._rng = rng or random.Random()
         self._stub = mesh_pb2_grpc.CertificateAuthorityStub(channel)
         self._renew_now = asyncio.Event()
+        self._complained = False
 
     @property
     def session_token(self) -> str:
@@ -88,7 +92,11 @@ class Identity:
                 if error.code() in _REFUSALS:
                     raise StartError(f"the control plane refuses {self._token.identity}: {error.details()}") from None
                 delay = backoff.next()
-                logger.warning("control plane not reached: %s retry_in=%.1fs", _shown(error), delay)
+                level = logging.DEBUG if self._complained else logging.WARNING  # once an outage
+                self._complained = True
+                logger.log(level, "control plane not reached: %s retry_in=%.1fs", _shown(error), delay)
+            except ValueError as error:
+                raise StartError(f"the control plane's answer for {self._token.identity}: {error}") from None
             await asyncio.sleep(delay)
 
     async def keep_fresh(self) -> None:
@@ -97,12 +105,12 @@ class Identity:
         backoff = Backoff(first=1.0, limit=30.0, rng=self._rng)
         while True:
             assert self.current is not None, "join or restore comes first"
-            due = svids.renewal_time(self.current, self._rng.uniform(-1, 1)) - self._clock()
-            try:
-                async with asyncio.timeout(max(MIN_RENEWAL, due)):
-                    await self._renew_now.wait()
-            except TimeoutError:
-                pass
+            due = svids.renewal_time(self.current, self._rng.uniform(-1, 1))
+            # In steps: the loop's clock stands still while a laptop sleeps, the certificate's does not.
+            while not self._renew_now.is_set() and (left := due - self._clock()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, STEP)):
+                        await self._renew_now.wait()
             self._renew_now.clear()
             while not await self._renewed():  # noqa: ASYNC110  # each attempt is a call
                 await asyncio.sleep(MIN_RENEWAL + backoff.next())
@@ -115,8 +123,11 @@ class Identity:
                 self._store(await self._sign(by_token))
                 return True
             except grpc.aio.AioRpcError as error:
-                logger.warning("identity not renewed by=%s: %s", "join token" if by_token else "session", _shown(error))
+                level = logging.DEBUG if self._complained else logging.WARNING  # once an outage
+                means = "join token" if by_token else "session"
+                logger.log(level, "identity not renewed by=%s: %s", means, _shown(error))
                 if error.code() not in _REFUSALS:
+                    self._complained = True
                     return False
             except ValueError as error:
                 logger.error("identity not renewed: %s", error)
@@ -148,6 +159,7 @@ class Identity:
 
     def _use(self, svid: Svid) -> None:
         self.current = svid
+        self._complained = False
         self._changed(svid)
 
 

@@ -49,5 +49,5 @@ def setup(level: str) -> None:
     handler.setFormatter(Formatter("agent"))
     logging.getLogger().handlers[:] = [handler]
     set_level(level)
-    # Every request to the admin port as a line of its own would bury what matters.
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    for chatty in ("aiohttp.access", "asyncio", "grpc"):  # their debug lines would bury what matters
+        logging.getLogger(chatty).setLevel(logging.WARNING)

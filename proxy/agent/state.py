@@ -111,6 +111,7 @@ class State:
         self.waiting_for: tuple[str, ...] = ()
         self._publish = publish
         self._sources = Sources()
+        self._configured = False
         self._resolver = Resolver(self._dirty)
         self._warming = Warming()
         self._published: Snapshot | None = None
@@ -122,6 +123,7 @@ class State:
     ) -> None:
         """Everything that a file or the control plane says, replacing what it said before."""
         self._sources = replace(self._sources, snapshot=snapshot, dns=dns, keys=keys)
+        self._configured = True
         self._resolver.want(_names(dns.values()))
         self._dirty()
 
@@ -142,7 +144,8 @@ class State:
         await self._resolver.stop()
 
     def _dirty(self) -> None:
-        if self._due is None:
+        # An identity alone is nothing to serve.
+        if self._configured and self._due is None:
             self._due = asyncio.get_running_loop().call_later(DEBOUNCE, self._settle)
 
     def _settle(self) -> None:

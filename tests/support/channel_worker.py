@@ -94,9 +94,7 @@ def main() -> None:
                         if mode == "hang":
                             time.sleep(1000)
                     case Flush(id):
-                        counters = (
-                            (((("downstream_cx_total", (("listener", "l"),)), served),)) if served else ()
-                        )
+                        counters = (((("downstream_cx_total", (("listener", "l"),)), served),)) if served else ()
                         channel.sendall(encode(Stats(id, counters, (), ())))
                         served = 0
                     case Drain():
