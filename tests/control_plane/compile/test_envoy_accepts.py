@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import shutil
 import subprocess
@@ -10,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -24,12 +20,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import Message
 
 from control_plane import mesh
 from control_plane.compile import Client, Compiler
 from control_plane.leases import Instance
 from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
+from tests.support.envoy_files import files_for_sds, write_certificates
 
 ENVOY = Path(sys.executable).with_name("envoy")
 pytestmark = [
@@ -93,9 +89,7 @@ def static_bootstrap(snapshot: Snapshot, directory: Path) -> Bootstrap:
     files = write_certificates(directory)
     bootstrap = Bootstrap()
     bootstrap.node.id, bootstrap.node.cluster = "storefront~1", "storefront"
-    routes = {
-        name: unpack(snapshot, ROUTE, name, RouteConfiguration()) for name in snapshot.tables[ROUTE].by_name
-    }
+    routes = {name: unpack(snapshot, ROUTE, name, RouteConfiguration()) for name in snapshot.tables[ROUTE].by_name}
     for name in snapshot.tables[LISTENER].by_name:
         listener = unpack(snapshot, LISTENER, name, Listener())
         chain = listener.filter_chains[0]
@@ -124,46 +118,3 @@ def unpack(snapshot: Snapshot, type_url: str, name: str, message):
     assert packed.type_url == type_url
     assert packed.Unpack(message)
     return message
-
-
-def files_for_sds(config: Any, context: Message, files: tuple[Path, Path, Path]) -> None:
-    certificate, key, roots = files
-    config.Unpack(context)
-    common = context.common_tls_context
-    (secret,) = common.tls_certificate_sds_secret_configs
-    assert secret.name == "default"
-    del common.tls_certificate_sds_secret_configs[:]
-    common.tls_certificates.add(
-        certificate_chain={"filename": str(certificate)}, private_key={"filename": str(key)}
-    )
-    combined = common.combined_validation_context
-    assert combined.validation_context_sds_secret_config.name == "ROOTCA"
-    validation = combined.default_validation_context
-    validation.trusted_ca.filename = str(roots)
-    common.validation_context.CopyFrom(validation)
-    config.Pack(context)
-
-
-def write_certificates(directory: Path) -> tuple[Path, Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, private = directory / "chain.pem", directory / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return chain, private, chain
