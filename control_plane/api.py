@@ -66,7 +66,7 @@ class MeshControl(Servicer, mesh_pb2_grpc.MeshControlServicer):
         return mesh_pb2.GetResponse(revision=self._state.revision, services=services)
 
     @answered
-    async def Status(self, request: mesh_pb2.StatusRequest, context: Context) -> mesh_pb2.StatusResponse:  # noqa: ARG002
+    async def Status(self, request: mesh_pb2.StatusRequest, context: Context) -> mesh_pb2.StatusResponse:
         self._auth.operator(context.invocation_metadata() or ())
         now = time.time()
         instances = []
@@ -85,9 +85,7 @@ class MeshControl(Servicer, mesh_pb2_grpc.MeshControlServicer):
         )
 
     @answered
-    async def CreateToken(
-        self, request: mesh_pb2.CreateTokenRequest, context: Context
-    ) -> mesh_pb2.CreateTokenResponse:
+    async def CreateToken(self, request: mesh_pb2.CreateTokenRequest, context: Context) -> mesh_pb2.CreateTokenResponse:
         self._auth.operator(context.invocation_metadata() or ())
         service = check_service_name(request.service)
         token, expires = await self._tokens.create_join(service, seconds(request.lifetime), OPERATOR)
@@ -104,9 +102,7 @@ class RegistryService(Servicer, mesh_pb2_grpc.RegistryServicer):
         self._registry = state.registry
 
     @answered
-    async def Register(
-        self, request: mesh_pb2.RegisterRequest, context: Context
-    ) -> mesh_pb2.RegisterResponse:
+    async def Register(self, request: mesh_pb2.RegisterRequest, context: Context) -> mesh_pb2.RegisterResponse:
         it = request.instance
         self._own(it.service, context)
         instance = Instance(it.service, it.id, it.host, it.port, dict(it.labels), it.weight or 1)
@@ -115,9 +111,7 @@ class RegistryService(Servicer, mesh_pb2_grpc.RegistryServicer):
         )
 
     @answered
-    async def Heartbeat(
-        self, request: mesh_pb2.HeartbeatRequest, context: Context
-    ) -> mesh_pb2.HeartbeatResponse:
+    async def Heartbeat(self, request: mesh_pb2.HeartbeatRequest, context: Context) -> mesh_pb2.HeartbeatResponse:
         self._own(request.service, context)
         lease = self._registry.heartbeat(request.service, request.id)
         if lease is None:
@@ -125,9 +119,7 @@ class RegistryService(Servicer, mesh_pb2_grpc.RegistryServicer):
         return mesh_pb2.HeartbeatResponse(lease=duration(lease))
 
     @answered
-    async def Deregister(
-        self, request: mesh_pb2.DeregisterRequest, context: Context
-    ) -> mesh_pb2.DeregisterResponse:
+    async def Deregister(self, request: mesh_pb2.DeregisterRequest, context: Context) -> mesh_pb2.DeregisterResponse:
         self._own(request.service, context)
         await self._registry.deregister(request.service, request.id)
         return mesh_pb2.DeregisterResponse()
@@ -141,9 +133,7 @@ class RegistryService(Servicer, mesh_pb2_grpc.RegistryServicer):
 class CertificateAuthorityService(Servicer, mesh_pb2_grpc.CertificateAuthorityServicer):
     """Signing, against a join token the first time and a session afterwards."""
 
-    def __init__(
-        self, auth: Authenticator, metrics: Metrics, tokens: Tokens, ca: CertificateAuthority
-    ) -> None:
+    def __init__(self, auth: Authenticator, metrics: Metrics, tokens: Tokens, ca: CertificateAuthority) -> None:
         super().__init__(auth, metrics.auth_failures.inc)
         self._metrics = metrics
         self._tokens = tokens
@@ -158,9 +148,7 @@ class CertificateAuthorityService(Servicer, mesh_pb2_grpc.CertificateAuthoritySe
         # Sign first: a bad CSR does not burn the token. The answer goes out only if the token is then burnt
         # by us.
         signed = self._ca.sign(request.csr_pem, service)
-        session = await self._tokens.start_session(
-            service, signed.expires, request.join_token, str(context.peer())
-        )
+        session = await self._tokens.start_session(service, signed.expires, request.join_token, str(context.peer()))
         self._metrics.signs.labels(by="join_token" if request.join_token else "session").inc()
         return mesh_pb2.SignResponse(
             certificate_chain_pem=signed.chain_pem,
@@ -170,10 +158,8 @@ class CertificateAuthorityService(Servicer, mesh_pb2_grpc.CertificateAuthoritySe
         )
 
     @answered
-    async def Bundle(self, request: mesh_pb2.BundleRequest, context: Context) -> mesh_pb2.BundleResponse:  # noqa: ARG002
-        return mesh_pb2.BundleResponse(
-            trust_bundle_pem=self._ca.bundle_pem, trust_domain=self._ca.trust_domain
-        )
+    async def Bundle(self, request: mesh_pb2.BundleRequest, context: Context) -> mesh_pb2.BundleResponse:
+        return mesh_pb2.BundleResponse(trust_bundle_pem=self._ca.bundle_pem, trust_domain=self._ca.trust_domain)
 
 
 def seconds(value: Duration) -> float:

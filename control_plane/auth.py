@@ -94,9 +94,7 @@ class Servicer:
             if isinstance(error, kind):
                 await context.abort(status, bounded(str(error)))
         log.error("internal error", exc_info=error)
-        await context.abort(
-            grpc.StatusCode.INTERNAL, "internal error; the control plane's log has the details"
-        )
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error; the control plane's log has the details")
 
 
 def answered(

@@ -78,9 +78,7 @@ class CertificateAuthority:
         pem = read_private(key_file)
         if pem is None:
             if root_file.exists():
-                raise StartError(
-                    f"{key_file}: missing; restore it, or remove {root_file} to begin a new mesh"
-                )
+                raise StartError(f"{key_file}: missing; restore it, or remove {root_file} to begin a new mesh")
             key = ec.generate_private_key(ec.SECP256R1())
             pem = key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -90,15 +88,11 @@ class CertificateAuthority:
         try:
             loaded = serialization.load_pem_private_key(pem, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise StartError(
-                f"{key_file}: not an unencrypted PEM private key; restore it from a backup"
-            ) from None
+            raise StartError(f"{key_file}: not an unencrypted PEM private key; restore it from a backup") from None
         if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not isinstance(loaded.curve, ec.SECP256R1):
             raise StartError(f"{key_file}: not an ECDSA P-256 key")
         if not root_file.exists():  # first start, or one that was killed between the two files
-            write_new(
-                root_file, _make_root(loaded, trust_domain, clock()).public_bytes(serialization.Encoding.PEM)
-            )
+            write_new(root_file, _make_root(loaded, trust_domain, clock()).public_bytes(serialization.Encoding.PEM))
         try:
             root = x509.load_pem_x509_certificate(root_file.read_bytes())
         except (OSError, ValueError):
@@ -134,7 +128,7 @@ class CertificateAuthority:
         if uris[0] != expected:
             raise RefusedError(f"csr_pem: asks for {uris[0][:300]!r}, but this token is for {expected}")
         public = csr.public_key()
-        assert isinstance(public, ec.EllipticCurvePublicKey)  # noqa: S101 - _parse_csr checked it
+        assert isinstance(public, ec.EllipticCurvePublicKey)
         return self._issue(public, [x509.UniformResourceIdentifier(expected)], self._lifetime)
 
     def server_certificate(self, lifetime: float = SERVER_LIFETIME) -> tuple[bytes, Signed]:
@@ -147,9 +141,7 @@ class CertificateAuthority:
         )
         return pem, self._issue(key.public_key(), names, lifetime)
 
-    def _issue(
-        self, public: ec.EllipticCurvePublicKey, names: list[x509.GeneralName], lifetime: float
-    ) -> Signed:
+    def _issue(self, public: ec.EllipticCurvePublicKey, names: list[x509.GeneralName], lifetime: float) -> Signed:
         now = self._clock()
         # No certificate outlives its issuer.
         end = min(int(now + lifetime), int(self._root.not_valid_after_utc.timestamp()))
@@ -167,9 +159,7 @@ class CertificateAuthority:
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         return Signed(certificate.public_bytes(serialization.Encoding.PEM).decode(), float(end))
@@ -180,9 +170,7 @@ class ServerCertificate:
     threads.
     """
 
-    def __init__(
-        self, ca: CertificateAuthority, lifetime: float, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, ca: CertificateAuthority, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._ca = ca
         self._lifetime = lifetime
         self._clock = clock
@@ -234,16 +222,12 @@ def _make_root(key: ec.EllipticCurvePrivateKey, trust_domain: str, now: float) -
             critical=False,
         )
         .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         .sign(key, hashes.SHA256())
     )
 
 
-def _key_usage(
-    digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
+def _key_usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         key_cert_sign=key_cert_sign,

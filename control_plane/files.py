@@ -22,9 +22,7 @@ def prepare_directory(path: Path) -> None:
         if found.st_mode & 0o077:
             if any(path.iterdir()):
                 mode = stat.S_IMODE(found.st_mode)
-                raise StartError(
-                    f"{path}: open to other users (mode {mode:04o}); it will hold keys: chmod 700 {path}"
-                )
+                raise StartError(f"{path}: open to other users (mode {mode:04o}); it will hold keys: chmod 700 {path}")
             path.chmod(0o700)  # an empty directory that was made for us, such as a mounted volume
         probe = path / f".probe-{secrets.token_hex(8)}"
         probe.touch(mode=0o600, exist_ok=False)

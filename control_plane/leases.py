@@ -34,9 +34,7 @@ _HOST = re.compile(
 def check_service_name(name: str, place: str = "service") -> str:
     """The name, if it is a DNS label (RFC 1123). Raises RequestError."""
     if not _NAME.fullmatch(name):
-        raise RequestError(
-            f"{place}: {name[:80]!r} is not a service name (a-z, 0-9 and -, at most 63 characters)"
-        )
+        raise RequestError(f"{place}: {name[:80]!r} is not a service name (a-z, 0-9 and -, at most 63 characters)")
     if name in RESERVED_NAMES:
         raise RequestError(f"{place}: the name {name!r} is reserved")
     return name
@@ -83,14 +81,10 @@ def _check_host(host: str) -> None:
         address = ipaddress.ip_address(host)
     except ValueError:
         if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
-            raise RequestError(
-                f"instance.host: {host[:80]!r} is neither an IP address nor a host name"
-            ) from None
+            raise RequestError(f"instance.host: {host[:80]!r} is neither an IP address nor a host name") from None
         return
     if address.is_unspecified or address.is_multicast:
-        raise RequestError(
-            f"instance.host: {host} cannot be reached by others; give a real address (--address)"
-        )
+        raise RequestError(f"instance.host: {host} cannot be reached by others; give a real address (--address)")
 
 
 def check_lease(seconds: float) -> float:
@@ -174,6 +168,11 @@ class Leases:
                 lease.queued = lease.deadline
                 heapq.heappush(self._heap, (lease.deadline, key))
         return gone
+
+    def renew_all(self, now: float) -> None:
+        """Give every instance a fresh lease: for a while nobody could be heard."""
+        for lease in self._table.values():
+            lease.deadline = now + lease.seconds
 
     def next_deadline(self) -> float | None:
         """When to call expire() next; may be early, never late. None: nothing can expire."""

@@ -65,9 +65,7 @@ class _State(Collector):
         )
         yield GaugeMetricFamily("pillion_services", "Services configured", value=len(self._mesh.services))
         tally = Tally(service for service, _ in self._mesh.instances)
-        instances = GaugeMetricFamily(
-            "pillion_registered_instances", "Instances with a lease", labels=["service"]
-        )
+        instances = GaugeMetricFamily("pillion_registered_instances", "Instances with a lease", labels=["service"])
         for service, count in sorted(tally.items()):
             instances.add_metric([service], count)
         yield instances

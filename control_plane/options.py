@@ -43,16 +43,10 @@ def parse(argv: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="default $PILLION_HOME/control-plane")
-    parser.add_argument(
-        "--grpc", type=_address, default=_DEFAULT.grpc, metavar="HOST:PORT", help="127.0.0.1:15010"
-    )
-    parser.add_argument(
-        "--web", type=_address, default=_DEFAULT.web, metavar="HOST:PORT", help="127.0.0.1:15014"
-    )
+    parser.add_argument("--grpc", type=_address, default=_DEFAULT.grpc, metavar="HOST:PORT", help="127.0.0.1:15010")
+    parser.add_argument("--web", type=_address, default=_DEFAULT.web, metavar="HOST:PORT", help="127.0.0.1:15014")
     parser.add_argument("--trust-domain", type=_domain, default=_DEFAULT.trust_domain, help="pillion.local")
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default=_DEFAULT.log_level
-    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default=_DEFAULT.log_level)
     found = parser.parse_args(argv)
     data_dir = found.data_dir.expanduser() if found.data_dir is not None else home() / "control-plane"
     return Options(data_dir.absolute(), found.grpc, found.web, found.trust_domain, found.log_level)

@@ -21,6 +21,7 @@ from control_plane.store import Store
 log = logging.getLogger("control-plane")
 
 MIN_TIMER = 0.05  # seconds; expiries closer together than this share a turn
+STALL = 0.5  # seconds; a timer later than this means that heartbeats, too, are waiting to be heard
 
 
 class Registry:
@@ -34,6 +35,7 @@ class Registry:
         self._clock = clock
         self._leases = Leases()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._instances: Mapping[tuple[str, str], Instance] | None = None
 
     @property
@@ -85,6 +87,13 @@ class Registry:
             self._publish()
             await self._store.run(lambda db: _delete(db, [(service, instance_id)]))
 
+    def _on_timer(self) -> None:
+        late = self._clock() - self._due
+        if late > STALL:  # this process was stopped, or starved
+            log.warning("every lease starts anew: nobody could be heard for %.1f s", late)
+            self._leases.renew_all(self._clock())
+        self.expire()
+
     def expire(self) -> None:
         """Withdraw the instances whose lease is over; the timer calls this."""
         gone = self._leases.expire(self._clock())
@@ -115,8 +124,9 @@ class Registry:
         self.close()
         deadline = self._leases.next_deadline()
         if deadline is not None:
-            delay = max(MIN_TIMER, deadline - self._clock())
-            self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
+            now = self._clock()
+            self._due = max(now + MIN_TIMER, deadline)
+            self._timer = asyncio.get_running_loop().call_later(self._due - now, self._on_timer)
 
 
 def _log_failure(done: Future[None]) -> None:
@@ -125,9 +135,7 @@ def _log_failure(done: Future[None]) -> None:
 
 
 def _read(db: sqlite3.Connection) -> list[tuple[Instance, float]]:
-    rows = db.execute(
-        "SELECT service, id, host, port, labels, weight, lease FROM instance ORDER BY service, id"
-    )
+    rows = db.execute("SELECT service, id, host, port, labels, weight, lease FROM instance ORDER BY service, id")
     return [
         (Instance(service, name, host, port, json.loads(labels), weight), lease)
         for service, name, host, port, labels, weight, lease in rows

@@ -108,21 +108,16 @@ class MeshState:
 
     async def _apply(self, documents: Sequence[tuple[str, str]], dry_run: bool, who: str) -> Change:
         async with self._one_apply:
-            parsed = mesh.parse(documents)
-            merged = {name: it.document for name, it in self.applied.items()} | {it.name: it for it in parsed}
-            mesh.validate(list(merged.values()))
             old = self.applied
+            # In a thread: a large file takes seconds to read, and heartbeats must be heard meanwhile.
+            parsed = await asyncio.to_thread(_check, list(documents), self.services)
             added = tuple(sorted(it.name for it in parsed if it.name not in old))
-            changed = tuple(
-                sorted(it.name for it in parsed if it.name in old and _text(it) != old[it.name].yaml)
-            )
+            changed = tuple(sorted(it.name for it in parsed if it.name in old and _text(it) != old[it.name].yaml))
             unchanged = tuple(sorted({it.name for it in parsed} - {*added, *changed}))
             if dry_run or not (added or changed):
                 return Change(self.revision, added, changed, unchanged)
             revision = self.revision + 1
-            fresh = [
-                Applied(it.name, _text(it), revision, it) for it in parsed if it.name in {*added, *changed}
-            ]
+            fresh = [Applied(it.name, _text(it), revision, it) for it in parsed if it.name in {*added, *changed}]
             await self._commit(fresh, revision, who)
             return Change(revision, added, changed, unchanged)
 
@@ -147,6 +142,16 @@ class MeshState:
             listener()
 
 
+def _check(
+    documents: Sequence[tuple[str, str]], in_force: Mapping[str, mesh.ServiceDocument]
+) -> list[mesh.ServiceDocument]:
+    """Parse, and validate the mesh as it would be. Raises mesh.ConfigError."""
+    parsed = mesh.parse(documents)
+    merged = {**in_force, **{it.name: it for it in parsed}}
+    mesh.validate(list(merged.values()))
+    return parsed
+
+
 def _text(document: mesh.ServiceDocument) -> str:
     """The text to keep, comments included, wherever in a file the document stood."""
     return document.yaml.strip("\r\n").removeprefix("---").strip("\r\n") + "\n"
@@ -158,8 +163,6 @@ def _read(db: sqlite3.Connection) -> tuple[int, list[tuple[str, str, int]]]:
 
 
 def _write(db: sqlite3.Connection, fresh: Sequence[Applied], revision: int, who: str) -> None:
-    db.executemany(
-        "INSERT OR REPLACE INTO service VALUES (?, ?, ?)", [(it.name, it.yaml, it.revision) for it in fresh]
-    )
+    db.executemany("INSERT OR REPLACE INTO service VALUES (?, ?, ?)", [(it.name, it.yaml, it.revision) for it in fresh])
     set_meta(db, "revision", str(revision))
     audit(db, time.time(), "apply", who, f"revision {revision}: {', '.join(it.name for it in fresh)}"[:1000])

@@ -111,9 +111,7 @@ def get_meta(db: sqlite3.Connection, key: str) -> str | None:
 
 def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
     """Set a value of the meta table."""
-    db.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
-    )
+    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
 
 
 def _lock(path: Path) -> int:
@@ -125,9 +123,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise StartError(
-            f"{path.parent}: another control plane uses this data directory; stop it first"
-        ) from error
+        raise StartError(f"{path.parent}: another control plane uses this data directory; stop it first") from error
     return fd
 
 

@@ -26,6 +26,7 @@ DEFAULT_LIFETIME = 600.0  # seconds
 MAX_LIFETIME = 24 * 3600.0
 REMEMBER_USED = 24 * 3600.0  # how long after its end a join token is still told apart from an unknown one
 MAX_JOIN_TOKENS = 10_000  # unused ones
+MAX_SESSIONS = 100_000
 _OPERATOR = "operator_hash"
 
 
@@ -82,14 +83,10 @@ class Tokens:
         # Looked up by hash: the time that takes says nothing about the token.
         found = self._sessions.get(digest(token))
         if found is None:
-            raise CredentialError(
-                "this session token is unknown; join anew with a token from: pillion token SERVICE"
-            )
+            raise CredentialError("this session token is unknown; join anew with a token from: pillion token SERVICE")
         service, expires = found
         if expires <= self._clock():
-            raise CredentialError(
-                f"this session has expired; join anew with a token from: pillion token {service}"
-            )
+            raise CredentialError(f"this session has expired; join anew with a token from: pillion token {service}")
         return service
 
     async def create_join(self, service: str, lifetime: float, who: str) -> tuple[str, float]:
@@ -109,9 +106,7 @@ class Tokens:
             ).fetchone()
             if waiting >= MAX_JOIN_TOKENS:
                 raise FullError(f"{waiting} unused join tokens are waiting, which is the bound")
-            db.execute(
-                "INSERT INTO join_token VALUES (?, ?, ?, NULL)", (digest(token), service, now + lifetime)
-            )
+            db.execute("INSERT INTO join_token VALUES (?, ?, ?, NULL)", (digest(token), service, now + lifetime))
             audit(db, now, "token", who, service)
 
         await self._store.run(work)
@@ -126,7 +121,7 @@ class Tokens:
         """Record a signing and return its session token; burns `join_token` (empty on renewal) in the same
         transaction.
 
-        Raises CredentialError if the join token was used in the meantime.
+        Raises CredentialError if the join token was used in the meantime, FullError, StoreError.
         """
         session, now = secrets.token_urlsafe(32), self._clock()
 
@@ -135,6 +130,9 @@ class Tokens:
                 _check_join(db, digest(join_token), now)
                 db.execute("UPDATE join_token SET used = ? WHERE hash = ?", (now, digest(join_token)))
             db.execute("DELETE FROM session WHERE expires <= ?", (now,))
+            (live,) = db.execute("SELECT count(*) FROM session").fetchone()
+            if live >= MAX_SESSIONS:
+                raise FullError(f"{live} sessions are live, which is the bound")
             db.execute("INSERT INTO session VALUES (?, ?, ?)", (digest(session), service, expires))
             audit(db, now, "join" if join_token else "renew", who, service)
 

@@ -53,9 +53,7 @@ async def test_apply_adds_changes_and_leaves(store: Store, clock: Clock) -> None
     change = await state.apply([("a.yaml", CART + "versions: {v1: {labels: {version: v1}}}\n")], True, "test")
     assert (change.revision, change.changed) == (1, ("cart",))
     assert not state.services["cart"].service.versions
-    change = await state.apply(
-        [("a.yaml", CART + "versions: {v1: {labels: {version: v1}}}\n")], False, "test"
-    )
+    change = await state.apply([("a.yaml", CART + "versions: {v1: {labels: {version: v1}}}\n")], False, "test")
     assert (change.revision, change.changed) == (2, ("cart",))
     assert calls == [1, 2]
     stop()
@@ -124,3 +122,16 @@ async def test_leases_end_and_a_restart_grants_a_fresh_one(store: Store, clock: 
     last = await start(store, clock)
     assert not last.instances
     last.registry.close()
+
+
+async def test_time_in_which_nobody_could_be_heard_does_not_count(store: Store, clock: Clock) -> None:
+    state = await start(store, clock)
+    a = Instance("cart", "a", "127.0.0.1", 1)
+    await state.registry.register(a, 1)
+    clock.now += 60  # this process was stopped for a minute: no heartbeat could come in
+    state.registry._on_timer()
+    assert dict(state.instances) == {a.key: a}
+    clock.now += 1
+    state.registry._on_timer()
+    assert not state.instances
+    state.registry.close()
