@@ -6,6 +6,8 @@ Rules of this room:
   name files (they are read here, once), a resource from the control plane may not.
 - Nothing is ignored. A message is read through a Reader, which knows what was taken from it; whatever else
   is set is a problem that names its full path. Forgetting a field is therefore an error, never a silence.
+- What is allowed to be unsupported becomes a warning, unless the rest would then mean something else: a match
+  that matches more, plaintext for TLS, a listener without its filter. Those stay errors (Reader.strict, one_of).
 - A decoder does not stop at the first problem: it reports, and goes on with a stand-in that nobody will see.
 - Defaults are Envoy's, and stand beside the field in the model or in the decoder.
 - Modules of envoy.* are imported when the first message that needs them arrives: an idle sidecar stays small.

@@ -75,7 +75,8 @@ def read_cluster(reader: Reader) -> DecodedCluster:
 
 def _discovery(reader: Reader) -> Literal["STATIC", "STRICT_DNS", "EDS"]:
     if reader.which("cluster_discovery_type") == "cluster_type":
-        return "STATIC"  # reported as unsupported by done()
+        reader.one_of("cluster_discovery_type", "type")
+        return "STATIC"
     return reader.enum("type", _DISCOVERY)
 
 
@@ -158,9 +159,12 @@ def _protocol_options(reader: Reader) -> tuple[float, int]:
     for key in sorted(entries):
         path = join(reader.path, f'typed_extension_protocol_options["{key}"]')
         if key != _OPTIONS_KEY:
-            reader.context.unsupported(path)
+            reader.context.unsupported(path, "this field is not supported")
             continue
-        found = reader.unpack(entries[key], path, path, "protocol option", (types.HTTP_PROTOCOL_OPTIONS,))
+        if types.type_name(entries[key]) != types.HTTP_PROTOCOL_OPTIONS:
+            reader.context.error(path, f"must be a {types.HTTP_PROTOCOL_OPTIONS}")
+            continue
+        found = reader.unpack(entries[key], path)
         if found is None:
             continue
         options = found[1]
@@ -168,8 +172,9 @@ def _protocol_options(reader: Reader) -> tuple[float, int]:
         if common is not None:
             idle_timeout = common.seconds("idle_timeout", idle_timeout)
             max_requests = common.integer("max_requests_per_connection", 0, 0, _UINT32)
-        if explicit := options.child("explicit_http_config"):
-            explicit.child("http_protocol_options")  # HTTP/1.1, as by default; http2 is reported by done()
-        elif options.which("upstream_protocol_options") is None:
-            options.error("needs explicit_http_config with http_protocol_options")
+        if options.one_of("upstream_protocol_options", "explicit_http_config") and (
+            explicit := options.child("explicit_http_config")
+        ):
+            explicit.one_of("protocol_config", "http_protocol_options")  # HTTP/1.1, as by default
+            explicit.child("http_protocol_options")
     return idle_timeout, max_requests

@@ -38,12 +38,12 @@ def read_listener(reader: Reader) -> Listener:
     if len(chains) == 1:
         chain = _filter_chain(chains[0])
     elif chains:
-        reader.unsupported("more than one filter chain is not supported", "filter_chains")
+        reader.error("more than one filter chain is not supported", "filter_chains")
         for other in chains:
             _filter_chain(other)
     else:
         reader.error("needs one filter chain", "filter_chains")
-    return Listener(reader.value("name") or str(address), address, chain, reader.enum("traffic_direction", _DIRECTIONS))
+    return Listener(reader.text("name") or str(address), address, chain, reader.enum("traffic_direction", _DIRECTIONS))
 
 
 def _filter_chain(reader: Reader) -> FilterChain:
@@ -58,9 +58,9 @@ def _filter_chain(reader: Reader) -> FilterChain:
         reader.error("needs exactly one filter, the HttpConnectionManager", "filters")
     for entry in filters:
         entry.opaque("name")
-        if entry.which("config_type") == "config_discovery":
-            continue  # reported as unsupported by done()
-        found = entry.any("typed_config", "filter", (types.HTTP_CONNECTION_MANAGER,))
+        if entry.one_of("config_type", "typed_config") is None:
+            continue
+        found = entry.any("typed_config", "filter", (types.HTTP_CONNECTION_MANAGER,), needed=True)
         if found is not None:
             http = read_http_connection_manager(found[1])
     return FilterChain(http, tls, timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -54,7 +55,7 @@ def decode_regex(reader: Reader | None) -> str:
 
 def decode_string_matcher(reader: Reader) -> StringMatcher:
     """envoy.type.matcher.v3.StringMatcher."""
-    kind = reader.which("match_pattern")
+    kind = reader.one_of("match_pattern", "exact", "prefix", "suffix", "contains", "safe_regex")
     ignore_case: bool = reader.value("ignore_case")
     if kind == "safe_regex":
         # Envoy: "ignore_case has no effect for the safe_regex match".
@@ -67,14 +68,23 @@ def decode_string_matcher(reader: Reader) -> StringMatcher:
         return StringMatcher("suffix", reader.required("suffix"), ignore_case)
     if kind == "contains":
         return StringMatcher("contains", reader.required("contains"), ignore_case)
-    if kind is None:
-        reader.error("needs one of exact, prefix, suffix, contains, safe_regex")
-    return StringMatcher("exact", "")  # `custom` is reported as unsupported by done()
+    return StringMatcher("exact", "")
+
+
+# RFC 9110, 5.6.2: token; a leading colon for :method, :path and :authority.
+_HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _header_name(reader: Reader) -> str:
+    name = reader.required("name")
+    if name and not _HEADER_NAME.fullmatch(name):
+        reader.error(f"{name!r} is not the name of a header", "name")
+    return name.lower()
 
 
 def decode_header_matcher(reader: Reader) -> HeaderMatcher:
     """envoy.config.route.v3.HeaderMatcher: string_match and present_match."""
-    name = reader.required("name").lower()
+    name = _header_name(reader)
     invert: bool = reader.value("invert_match")
     empty: bool = reader.value("treat_missing_header_as_empty")
     kind = reader.which("header_match_specifier")
@@ -102,7 +112,7 @@ def decode_data(reader: Reader) -> tuple[bytes, str]:
 
     Files are read only for a bootstrap: the control plane must not be able to read this machine's files.
     """
-    kind = reader.which("specifier")
+    kind = reader.one_of("specifier", "filename", "inline_string", "inline_bytes")
     if kind == "inline_string":
         text: str = reader.value("inline_string")
         return text.encode(), ""
@@ -111,16 +121,14 @@ def decode_data(reader: Reader) -> tuple[bytes, str]:
     if kind == "filename":
         filename = reader.required("filename")
         if reader.context.secrets is None:
-            reader.unsupported("files are read only for a bootstrap file; send the content inline", "filename")
+            reader.error("files are read only for a bootstrap file; send the content inline", "filename")
             return b"", ""
         try:
             return read_file(filename), filename
         except OSError as error:
             reader.error(f"cannot read {filename}: {error.strerror or error}", "filename")
             return b"", ""
-    if kind is None:
-        reader.error("needs one of filename, inline_string, inline_bytes")
-    return b"", ""  # environment_variable is reported as unsupported by done()
+    return b"", ""
 
 
 def decode_ads(reader: Reader | None, parent: Reader, name: str, what: str) -> None:
@@ -131,7 +139,7 @@ def decode_ads(reader: Reader | None, parent: Reader, name: str, what: str) -> N
     # AUTO is v3 as well since Envoy dropped v2.
     reader.enum("resource_api_version", {"V3": None, "AUTO": None})
     if parent.context.secrets is not None:
-        reader.unsupported(f"{what} comes from a control plane; a bootstrap file needs it inline (static)")
+        reader.error(f"{what} comes from a control plane; a bootstrap file needs it inline (static)")
         _take_all(reader)
         return
     source = reader.which("config_source_specifier")

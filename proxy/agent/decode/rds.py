@@ -13,7 +13,7 @@ from proxy.agent.decode.matchers import (
     decode_query_parameter_matcher,
     decode_regex,
 )
-from proxy.agent.decode.reader import Reader, decode
+from proxy.agent.decode.reader import Reader, decode, printable
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
@@ -75,7 +75,7 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
             inner.error(f"{host.name!r} is the name of another virtual host", "name")
         names.add(host.name)
         hosts.append(host)
-    return RouteConfiguration(reader.value("name"), tuple(hosts), reader.value("ignore_port_in_host_matching"))
+    return RouteConfiguration(reader.text("name"), tuple(hosts), reader.value("ignore_port_in_host_matching"))
 
 
 def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
@@ -86,7 +86,7 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
     for i, given in enumerate(reader.value("domains")):
         domain = given.lower()  # hosts are compared without case
         where = f"domains[{i}]"
-        if not domain or "*" in domain[1:-1] or domain == "**":
+        if not domain or "*" in domain[1:-1] or domain == "**" or not printable(domain):
             reader.error(f"{given!r} is not a domain: a wildcard (*) stands alone, first or last", where)
         elif domain in owners:
             reader.error(f"{given!r} is already served by virtual host {owners[domain]!r}", where)
@@ -99,27 +99,26 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
 
 
 def _route(reader: Reader) -> Route | None:
-    name: str = reader.value("name")
+    name = reader.text("name")
     reader.opaque("metadata")
     inner = reader.child("match")
     if inner is None:
         reader.error("is required", "match")
     match = _match(inner) if inner else RouteMatch("prefix", "/")
-    kind = reader.which("action")
+    kind = reader.one_of("action", "route", "direct_response")
     if kind == "route" and (action := reader.child("route")):
         return Route(match, _forward(action), name)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
         return Route(match, _direct_response(direct), name)
-    if kind is None:
-        reader.error("needs route or direct_response")
-    return None  # redirect and the like are reported as unsupported by done()
+    return None
 
 
 def _match(reader: Reader) -> RouteMatch:
+    reader.strict = True  # a condition left out would let other requests in
     case_sensitive = reader.wrapped("case_sensitive", True)
     headers = tuple(decode_header_matcher(r) for r in reader.children("headers"))
     queries = tuple(decode_query_parameter_matcher(r) for r in reader.children("query_parameters"))
-    kind = reader.which("path_specifier")
+    kind = reader.one_of("path_specifier", "prefix", "path", "safe_regex", "path_separated_prefix")
     if kind == "path":
         return RouteMatch("path", reader.value("path"), case_sensitive, headers, queries)
     if kind == "safe_regex":
@@ -130,8 +129,6 @@ def _match(reader: Reader) -> RouteMatch:
         if not _SEPARATED_PREFIX.fullmatch(value):
             reader.error(f"{value!r} must not end with a slash, nor hold ? or #", kind)
         return RouteMatch("path_separated_prefix", value, case_sensitive, headers, queries)
-    if kind is None:
-        reader.error("needs one of prefix, path, safe_regex, path_separated_prefix")
     return RouteMatch("prefix", reader.value("prefix"), case_sensitive, headers, queries)
 
 
@@ -141,13 +138,13 @@ def _forward(reader: Reader) -> ForwardAction:
         _clusters(reader),
         reader.seconds("timeout", 15.0),
         _retry_policy(retry) if retry else None,
-        reader.value("prefix_rewrite") or None,
-        reader.value("host_rewrite_literal") or None,
+        reader.ascii("prefix_rewrite") or None,
+        reader.ascii("host_rewrite_literal") or None,
     )
 
 
 def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:
-    kind = reader.which("cluster_specifier")
+    kind = reader.one_of("cluster_specifier", "cluster", "weighted_clusters")
     if kind == "cluster":
         return (WeightedCluster(reader.required("cluster")),)
     if kind == "weighted_clusters" and (inner := reader.child("weighted_clusters")):
@@ -162,9 +159,7 @@ def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:
         elif not 0 < total <= _MAX_WEIGHT:
             inner.error(f"the weights must add up to 1..{_MAX_WEIGHT}, not {total}", "clusters")
         return tuple(found)
-    if kind is None:
-        reader.error("needs cluster or weighted_clusters")
-    return ()  # cluster_header and the like are reported as unsupported by done()
+    return ()
 
 
 def _retry_policy(reader: Reader) -> RetryPolicy:

@@ -48,6 +48,11 @@ def _sentence(path: str, message: str) -> str:
     return path + message if path.endswith(": ") else f"{path}: {message}"
 
 
+def printable(text: str) -> bool:
+    """Whether a text has no control characters (RFC 9110, 5.5: CR, LF and NUL never pass in a header)."""
+    return not any(ord(character) < 32 or ord(character) == 127 for character in text)
+
+
 def join(path: str, name: str) -> str:
     """The path of a field below `path`."""
     return f"{path}.{name}" if path and not path.endswith(": ") else path + name
@@ -71,7 +76,7 @@ class Context:
         """Report a value that is wrong; decoding goes on."""
         self.problems.append((path, message))
 
-    def unsupported(self, path: str, message: str = "this field is not supported") -> None:
+    def unsupported(self, path: str, message: str) -> None:
         """Report something that is right in Envoy and that Pillion does not do."""
         if self.unsupported_list is None:
             self.problems.append((path, message))
@@ -90,10 +95,11 @@ class Context:
 class Reader:
     """One message on its path. Every method that takes a field marks it as understood."""
 
-    __slots__ = ("_children", "_taken", "context", "message", "path")
+    __slots__ = ("_children", "_taken", "context", "message", "path", "strict")
 
-    def __init__(self, message: Message, path: str, context: Context) -> None:
+    def __init__(self, message: Message, path: str, context: Context, strict: bool = False) -> None:
         self.message: Any = message
+        self.strict = strict  # what is not supported stays an error, here and below, even if it is allowed
         self.path = path
         self.context = context
         self._taken: set[str] = set()
@@ -111,9 +117,23 @@ class Reader:
 
     def required(self, name: str) -> str:
         """A string that must not be empty."""
-        text: str = self.value(name)
+        text = self.text(name)
         if not text:
             self.error("is required", name)
+        return text
+
+    def text(self, name: str) -> str:
+        """A string that may stand in a header or in a line of a log: no control characters."""
+        text: str = self.value(name)
+        if not printable(text):
+            self.error("must not hold control characters", name)
+        return text
+
+    def ascii(self, name: str) -> str:
+        """A string that is written into a header: printable ASCII."""
+        text = self.text(name)
+        if not text.isascii():
+            self.error("must be ASCII", name)
         return text
 
     def wrapped(self, name: str, default: T) -> T:
@@ -143,18 +163,33 @@ class Reader:
         return found
 
     def enum(self, name: str, supported: Mapping[str, T]) -> T:
-        """An enum translated by name; other values are not supported, and stand for the first one."""
+        """An enum translated by name. Any other value is an error even if unsupported fields are allowed."""
         number: int = self.value(name)
         values = self.message.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number
         word = values[number].name if number in values else str(number)
         if word not in supported:
-            self.unsupported(f"{word} is not supported, only {', '.join(supported)}", name)
+            self.error(f"{word} is not supported, only {', '.join(supported)}", name)
             return next(iter(supported.values()))
         return supported[word]
 
     def which(self, oneof: str) -> str | None:
         """The name of the field that is set in a oneof; does not take it."""
         found: str | None = self.message.WhichOneof(oneof)
+        return found
+
+    def one_of(self, oneof: str, *supported: str) -> str | None:
+        """The name of the field that is set in a oneof that the message makes no sense without.
+
+        None when none is set or when it is not supported; both are errors even if unsupported fields are allowed,
+        because nothing could stand in their place.
+        """
+        found = self.which(oneof)
+        if found is None:
+            self.error(f"needs one of {', '.join(supported)}" if len(supported) > 1 else f"needs {supported[0]}")
+        elif found not in supported:
+            self._taken.add(found)
+            self.error("this field is not supported", found)
+            return None
         return found
 
     def has(self, name: str) -> bool:
@@ -174,26 +209,29 @@ class Reader:
         path = join(self.path, name)
         return [self._adopt(item, f"{path}[{i}]") for i, item in enumerate(getattr(self.message, name))]
 
-    def any(self, name: str, what: str, supported: tuple[str, ...]) -> tuple[str, Reader] | None:
+    def any(
+        self, name: str, what: str, supported: tuple[str, ...], *, needed: bool = False
+    ) -> tuple[str, Reader] | None:
         """Unpack an Any field that holds one of the supported messages: (message name, its Reader).
 
         None when it is absent, corrupt, or of another type, which is reported on this message's own path with
-        `what` it is ("filter", "transport socket").
+        `what` it is ("filter", "transport socket"). `needed`: another type is an error even if unsupported fields
+        are allowed, because nothing can be done without it.
         """
         if not self.has(name):
             self._taken.add(name)
             self.error(f"{what} needs a typed_config")
             return None
-        return self.unpack(self.value(name), join(self.path, name), self.path, what, supported)
-
-    def unpack(
-        self, packed: AnyMessage, path: str, blame: str, what: str, supported: tuple[str, ...]
-    ) -> tuple[str, Reader] | None:
-        """As `any`, for an Any that is already at hand; an unsupported type is reported at `blame`."""
-        name = types.type_name(packed)
-        if name not in supported:
-            self.context.unsupported(blame, f"{what} {shown_type(packed)} is not supported")
+        report = self.context.error if needed or self.strict else self.context.unsupported
+        packed = self.value(name)
+        if types.type_name(packed) not in supported:
+            report(self.path, f"{what} {shown_type(packed)} is not supported")
             return None
+        return self.unpack(packed, join(self.path, name))
+
+    def unpack(self, packed: AnyMessage, path: str) -> tuple[str, Reader] | None:
+        """As `any`, for an Any of a supported type that is already at hand."""
+        name = types.type_name(packed)
         message = types.unpack(packed)
         if message is None:
             self.context.error(path, f"the bytes are not a {name}")
@@ -201,7 +239,7 @@ class Reader:
         return name, self._adopt(message, path)
 
     def _adopt(self, message: Message, path: str) -> Reader:
-        reader = Reader(message, path, self.context)
+        reader = Reader(message, path, self.context, self.strict)
         self._children.append(reader)
         return reader
 
@@ -213,13 +251,14 @@ class Reader:
 
     def unsupported(self, message: str, name: str = "") -> None:
         """An unsupported value, of this message or of its field `name`."""
-        self.context.unsupported(join(self.path, name) if name else self.path, message)
+        report = self.context.error if self.strict else self.context.unsupported
+        report(join(self.path, name) if name else self.path, message)
 
     def done(self) -> None:
         """Report every field that is set and was not taken, here and below."""
         for field, _ in self.message.ListFields():
             if field.name not in self._taken:
-                self.context.unsupported(join(self.path, field.name))
+                self.unsupported("this field is not supported", field.name)
         unknown = UnknownFieldSet(self.message)
         for i in range(len(unknown)):
             self.unsupported(f"field number {unknown[i].field_number} is not known to this version")

@@ -27,7 +27,7 @@ def decode_downstream_tls(reader: Reader) -> DownstreamTls | None:
     if require and validation is None:
         # Envoy would then accept any certificate, even one that nobody signed.
         config.error("needs a validation_context with a trusted_ca", "require_client_certificate")
-    return DownstreamTls(certificate, validation, require, tuple(common.value("alpn_protocols")))
+    return DownstreamTls(certificate, validation, require, _alpn(common))
 
 
 def decode_upstream_tls(reader: Reader) -> UpstreamTls | None:
@@ -35,13 +35,21 @@ def decode_upstream_tls(reader: Reader) -> UpstreamTls | None:
     config = _transport_socket(reader, types.UPSTREAM_TLS)
     if config is None:
         return None
-    sni: str = config.value("sni")
+    sni = config.ascii("sni")
     if len(sni) > 255:
         config.error("is longer than 255 characters", "sni")
     common = config.child("common_tls_context")
     if common is None:
         return UpstreamTls(sni=sni)
-    return UpstreamTls(_certificate(common), _validation(common), sni, tuple(common.value("alpn_protocols")))
+    return UpstreamTls(_certificate(common), _validation(common), sni, _alpn(common))
+
+
+def _alpn(common: Reader) -> tuple[str, ...]:
+    protocols = tuple(common.value("alpn_protocols"))
+    for i, protocol in enumerate(protocols):
+        if not 0 < len(protocol) < 256 or not protocol.isascii():
+            common.error("must be 1 to 255 ASCII characters", f"alpn_protocols[{i}]")
+    return protocols
 
 
 def _transport_socket(reader: Reader, expected: str) -> Reader | None:
@@ -49,6 +57,8 @@ def _transport_socket(reader: Reader, expected: str) -> Reader | None:
     if socket is None:
         return None
     socket.opaque("name")
+    # Never plaintext where TLS was asked for, never a weaker check of the peer: strict from here on.
+    socket.strict = True
     found = socket.any("typed_config", "transport socket", (expected,))
     return found[1] if found else None
 

@@ -116,6 +116,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "UDP": (changed("listener", address={"socket_address": {"address": "127.0.0.1", "port_value": 1, "protocol": "UDP"}}), f"{L}.address.socket_address.protocol", "UDP"),
     "two chains": (changed("listener", filter_chains=[{}, {}]), f"{L}.filter_chains", "more than one"),
     "environment variable": (changed("route", route=None, direct_response={"status": 200, "body": {"environment_variable": "HOME"}}), f"{R}.direct_response.body.environment_variable", "not supported"),
+    "grpc match": (changed("match", grpc={}), f"{R}.match.grpc", "not supported"),
+    "control character": (changed("cluster", name="a\nb"), f"{C}.name", "control characters"),
+    "ALPN": (upstream_tls(common_tls_context={"alpn_protocols": [""]}), f"{C}.transport_socket.typed_config.common_tls_context.alpn_protocols[0]", "255"),
+    "other type for options": (changed("cluster", typed_extension_protocol_options={HTTP_OPTIONS: {"@type": LUA}}), O, "must be a"),
     "range match": (header(range_match={"start": 1, "end": 2}), f"{R}.match.headers[0].range_match", "not supported"),
     # values out of range, references to nothing
     "port": (changed("listener", address=address(65536)), f"{L}.address.socket_address.port_value", "65535"),
@@ -195,6 +199,45 @@ def test_names_the_place(name: str) -> None:
     assert fragment in found[path]
     assert str(caught.value).startswith("boot.json: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "network filter",
+        "transport socket",
+        "TLS parameters",
+        "range match",
+        "redirect",
+        "cluster_header",
+        "custom cluster",
+        "logical dns",
+        "two chains",
+        "HTTP/2 upstream",
+        "HTTP/3 downstream",
+        "rds in a file",
+        "grpc match",
+    ],
+)
+def test_allowed_or_not_nothing_may_come_to_mean_something_else(name: str) -> None:
+    """Plaintext for TLS, a match that matches more, a listener without its filter."""
+    values, path, _ = CASES[name]
+    with pytest.raises(DecodeError) as caught:
+        decode_bootstrap(json.dumps(values), "boot.json", allow_unsupported=True)
+    assert path in dict(caught.value.problems)
+
+
+@pytest.mark.parametrize("text", ["a\r\nx: y", "a\x00", "\x7f", "é"])
+def test_nothing_that_is_written_into_a_header_can_open_another(text: str) -> None:
+    action = {"cluster": "app", "host_rewrite_literal": text, "prefix_rewrite": text}
+    for values, places in (
+        (changed("route", route=action), [f"{R}.route.prefix_rewrite", f"{R}.route.host_rewrite_literal"]),
+        (changed("hcm", server_name=text), [f"{H}.server_name"]),
+        (changed("match", headers=[{"name": text}]), [f"{R}.match.headers[0].name"]),
+    ):
+        with pytest.raises(DecodeError) as caught:
+            decode_bootstrap(json.dumps(values), "boot.json")
+        assert {path for path, _ in caught.value.problems} == set(places)
 
 
 def test_several_problems_are_told_at_once() -> None:
