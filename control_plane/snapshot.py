@@ -54,9 +54,7 @@ class Selection:
 
     def __init__(self, by_name: Mapping[str, Resource]) -> None:
         self.by_name = by_name
-        self.version = _hash(
-            part.encode() for name in sorted(by_name) for part in (name, by_name[name].version)
-        )
+        self.version = _hash(part.encode() for name in sorted(by_name) for part in (name, by_name[name].version))
         self._encoded: bytes | None = None
 
     def encode(self, type_url: str) -> bytes:

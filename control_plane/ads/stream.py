@@ -250,9 +250,7 @@ class Stream:
         endpoints = self.subscriptions.get(ENDPOINT)
         table = self.snapshot.tables[CLUSTER].by_name
         needed = (reference for name in named for reference in table[name].references)
-        return all(
-            endpoints is not None and endpoints.has(name) for type_url, name in needed if type_url == ENDPOINT
-        )
+        return all(endpoints is not None and endpoints.has(name) for type_url, name in needed if type_url == ENDPOINT)
 
     def _waited(self, now: float) -> bool:
         return self._waiting_since is not None and now >= self._waiting_since + WARMING

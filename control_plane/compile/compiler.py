@@ -60,9 +60,7 @@ class Compiler:
         self._own: dict[Client, _Own] = {}
         self.update({}, {})
 
-    def update(
-        self, services: Mapping[str, ServiceDocument], instances: Mapping[tuple[str, str], Instance]
-    ) -> None:
+    def update(self, services: Mapping[str, ServiceDocument], instances: Mapping[tuple[str, str], Instance]) -> None:
         """Compile what differs from the last call. `instances` is ordered by its keys."""
         serving = {
             service: tuple(instances[key] for key in keys)

@@ -23,9 +23,7 @@ def is_of_version(instance: Instance, version: Version) -> bool:
     return all(instance.labels.get(key) == value for key, value in version.labels.items())
 
 
-def load_assignment(
-    name: str, instances: Sequence[Instance], versions: Mapping[str, Version]
-) -> ClusterLoadAssignment:
+def load_assignment(name: str, instances: Sequence[Instance], versions: Mapping[str, Version]) -> ClusterLoadAssignment:
     """All of `instances`, in their order, but those that gave a host name: EDS carries IP addresses only."""
     endpoints = [_endpoint(it, versions) for it in instances if _is_ip(it.host)]
     # No locality at all rather than an empty one: the same to Envoy, and shorter.

@@ -59,9 +59,7 @@ def inbound(client: Client, trust_domain: str) -> Listener:
     action = RouteAction(cluster=INBOUND, timeout=Duration())
     everything = Route(name=INBOUND, match=RouteMatch(prefix="/"), route=action)
     manager.route_config.CopyFrom(
-        RouteConfiguration(
-            name=INBOUND, virtual_hosts=[VirtualHost(name=INBOUND, domains=["*"], routes=[everything])]
-        )
+        RouteConfiguration(name=INBOUND, virtual_hosts=[VirtualHost(name=INBOUND, domains=["*"], routes=[everything])])
     )
     manager.forward_client_cert_details = HttpConnectionManager.SANITIZE_SET
     manager.set_current_client_cert_details.uri = True

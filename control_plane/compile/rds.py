@@ -83,9 +83,7 @@ def clusters(service: mesh.Service) -> set[str]:
     """The names of all clusters that the service's routes refer to."""
     if not service.routes:
         return {cluster_name(service.name)}
-    return {
-        cluster_name(r.name, r.version) for route in service.routes for r in route.backend_refs if r.weight
-    }
+    return {cluster_name(r.name, r.version) for route in service.routes for r in route.backend_refs if r.weight}
 
 
 class _Value(Protocol):
@@ -113,9 +111,7 @@ def _match(match: mesh.RouteMatch) -> RouteMatch:
     for header in match.headers:
         proto.headers.append(HeaderMatcher(name=header.name, string_match=_string(header)))
     for parameter in match.query_params:
-        proto.query_parameters.append(
-            QueryParameterMatcher(name=parameter.name, string_match=_string(parameter))
-        )
+        proto.query_parameters.append(QueryParameterMatcher(name=parameter.name, string_match=_string(parameter)))
     return proto
 
 

@@ -42,9 +42,7 @@ def downstream(trust_domain: str) -> TransportSocket:
     """From any sidecar of the trust domain."""
     peer = StringMatcher(prefix=f"spiffe://{trust_domain}/")
     return _socket(
-        DownstreamTlsContext(
-            common_tls_context=_context(peer), require_client_certificate=BoolValue(value=True)
-        )
+        DownstreamTlsContext(common_tls_context=_context(peer), require_client_certificate=BoolValue(value=True))
     )
 
 

@@ -66,9 +66,7 @@ class _Node:
 def read(source: str, text: str) -> Iterator[RawDocument]:
     """The documents of one file, without empty ones. Raises ConfigError with what stops it."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise ConfigError(
-            [Problem(source, 1, 1, "the file is larger than 1 MiB", "split it into several files")]
-        )
+        raise ConfigError([Problem(source, 1, 1, "the file is larger than 1 MiB", "split it into several files")])
     reader = _Reader(source)
     try:
         roots = list(reader.documents(text))
@@ -112,9 +110,7 @@ class _Reader:
             position = (event.start_mark.line + 1, event.start_mark.column + 1)
             if isinstance(event, yaml.DocumentStartEvent):
                 if event.version or event.tags:
-                    raise self._problem(
-                        position, "YAML directives (%...) are not supported", "remove the line"
-                    )
+                    raise self._problem(position, "YAML directives (%...) are not supported", "remove the line")
                 count += 1
                 if count > MAX_DOCUMENTS:
                     raise self._problem(position, f"more than {MAX_DOCUMENTS} documents in one file")
@@ -212,9 +208,7 @@ def _scalar(text: str) -> object:
     return text
 
 
-def _build(
-    node: _Node, loc: Loc, values: dict[Loc, Position], keys: dict[Loc, Position], source: str
-) -> object:
+def _build(node: _Node, loc: Loc, values: dict[Loc, Position], keys: dict[Loc, Position], source: str) -> object:
     """The plain value; recursion is bounded by MAX_DEPTH for text, and by MAX_NODES through aliases."""
     values[loc] = node.position
     if len(loc) > MAX_DEPTH:
@@ -232,9 +226,7 @@ def _build(
             problems.append(Problem(source, *key.position, message, "put it in quotes"))
         elif name in built:
             line = keys[(*loc, name)][0]
-            problems.append(
-                Problem(source, *key.position, f"duplicate key {name[:80]!r}", f"first on line {line}")
-            )
+            problems.append(Problem(source, *key.position, f"duplicate key {name[:80]!r}", f"first on line {line}"))
         else:
             keys[(*loc, name)] = key.position
             built[name] = _build(value, (*loc, name), values, keys, source)

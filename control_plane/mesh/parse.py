@@ -63,9 +63,7 @@ def parse(documents: Iterable[tuple[str, str]]) -> list[ServiceDocument]:
             problems += error.problems
             continue
         if not raw:
-            problems.append(
-                Problem(source, 1, 1, "the file is empty", "write a document with `kind: Service`")
-            )
+            problems.append(Problem(source, 1, 1, "the file is empty", "write a document with `kind: Service`"))
         for document in raw:
             try:
                 services.append(_service(source, document))
@@ -88,12 +86,10 @@ def validate(services: Sequence[ServiceDocument]) -> None:
                 target = by_name.get(ref.name)
                 if target is None:
                     message = f"the service {ref.name!r} does not exist"
-                    problems.append(
-                        document.problem((*loc, "name"), message, _did_you_mean(ref.name, by_name))
-                    )
+                    problems.append(document.problem((*loc, "name"), message, _did_you_mean(ref.name, by_name)))
                 elif ref.version is not None and ref.version not in target.versions:
                     message = f"the service {ref.name!r} has no version {ref.version!r}"
-                    hint = _did_you_mean(ref.version, target.versions)
+                    hint = f"it has {', '.join(list(target.versions)[:10]) or 'none'}"
                     problems.append(document.problem((*loc, "version"), message, hint))
     if problems:
         raise ConfigError(problems)

@@ -41,9 +41,7 @@ def _service_name(value: str) -> str:
 
 def _token(value: str) -> str:
     if not _TOKEN.fullmatch(value):
-        raise PydanticCustomError(
-            "token", "{value} is not a header name (RFC 9110)", {"value": repr(value[:80])}
-        )
+        raise PydanticCustomError("token", "{value} is not a header name (RFC 9110)", {"value": repr(value[:80])})
     return value.lower()
 
 
@@ -67,9 +65,7 @@ def check_regex(value: str) -> str:
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError(
-            "regex", "not a regular expression: {reason}", {"reason": str(error)}
-        ) from None
+        raise PydanticCustomError("regex", "not a regular expression: {reason}", {"reason": str(error)}) from None
     if _NOT_RE2.search(_ESCAPED.sub("", value)):
         raise PydanticCustomError(
             "regex", "look-around, back-references and possessive repeats are not supported (RE2 syntax)", {}
@@ -77,16 +73,12 @@ def check_regex(value: str) -> str:
     return value
 
 
-Name = Annotated[
-    str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$", "maxLength": 63})
-]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$", "maxLength": 63})]
 ServiceName = Annotated[Name, AfterValidator(_service_name)]
 HeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_token)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_text)]
 Label = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(_text)]
-Duration = Annotated[
-    float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})
-]
+Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})]
 """Seconds; written as GEP-2257 text."""
 
 
@@ -139,9 +131,7 @@ class RouteMatch(Model):
     path: PathMatch = PathMatch()
     headers: Annotated[tuple[HeaderMatch, ...], Field(max_length=16)] = ()
     query_params: Annotated[tuple[QueryParamMatch, ...], Field(max_length=16)] = ()
-    method: Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] | None = (
-        None
-    )
+    method: Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] | None = None
 
 
 class BackendRef(Model):

@@ -192,7 +192,7 @@ async def test_envoy_takes_everything_and_each_change(tmp_path: Path) -> None:
             }
             await until(session, admin, second)
             async with asyncio.timeout(10):  # the last answer may still be on its way
-                while any(it.sent_version != it.acked_version for it in servicer.proxies()[0].resources):
+                while any(it.sent_version != it.acked_version for it in servicer.proxies()[0].resources):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             (status,) = servicer.proxies()
             assert {it.type_url for it in status.resources} >= {CLUSTER, LISTENER, ROUTE}

@@ -1,0 +1,203 @@
+"""What the mesh becomes: names, precedence, and how little a change costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from envoy.config.core.v3.base_pb2 import Node
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from google.protobuf.any_pb2 import Any
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane import mesh
+from control_plane.compile import Client, ClientError, Compiler, rds
+from control_plane.leases import Instance
+from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPES, Snapshot
+
+CLIENT = Client("cart", 8080)
+VERSIONS = "{v1: {labels: {version: v1}}, v2: {labels: {version: v2, zone: a}}}"
+
+
+def services(*texts: str) -> dict[str, mesh.ServiceDocument]:
+    found = mesh.parse([("mesh", f"kind: Service\n{text}") for text in texts])
+    mesh.validate(found)
+    return {it.name: it for it in found}
+
+
+def by_key(*instances: Instance) -> dict[tuple[str, str], Instance]:
+    return {it.key: it for it in instances}
+
+
+def compiled(*texts: str, instances: Iterable[Instance] = ()) -> Snapshot:
+    compiler = Compiler("pillion.local")
+    compiler.update(services(*texts), by_key(*instances))
+    snapshot = compiler.snapshot(CLIENT)
+    assert snapshot.consistent() == []
+    return snapshot
+
+
+def routes(text: str) -> list[tuple[str, str]]:
+    """(name, path) in the order in which Envoy tries them."""
+    (document,) = services(text).values()
+    return [
+        (it.name, it.match.path or it.match.safe_regex.regex or it.match.path_separated_prefix or it.match.prefix)
+        for it in rds.routes(document.service)
+    ]
+
+
+def assignments(snapshot: Snapshot) -> dict[str, ClusterLoadAssignment]:
+    return {
+        name: ClusterLoadAssignment.FromString(Any.FromString(it.body).value)
+        for name, it in snapshot.tables[ENDPOINT].by_name.items()
+    }
+
+
+def test_names() -> None:
+    snapshot = compiled(f"name: cart\nversions: {VERSIONS}", "name: payments")
+    assert set(snapshot.tables[LISTENER].by_name) == {"inbound", "outbound"}
+    assert set(snapshot.tables[ROUTE].by_name) == {"outbound"}
+    assert set(snapshot.tables[CLUSTER].by_name) == {"cart", "cart|v1", "cart|v2", "inbound", "payments"}
+    assert set(snapshot.tables[ENDPOINT].by_name) == {"cart", "cart|v1", "cart|v2", "payments"}
+    packed = Any.FromString(snapshot.tables[ROUTE].by_name["outbound"].body)
+    outbound = RouteConfiguration.FromString(packed.value)
+    assert [list(host.domains) for host in outbound.virtual_hosts] == [
+        ["cart", "cart.pillion.local"],
+        ["payments", "payments.pillion.local"],
+    ]
+    (route,) = outbound.virtual_hosts[0].routes
+    assert (route.name, route.match.prefix, route.route.cluster) == ("default", "/", "cart")
+    assert (route.route.timeout.seconds, route.route.retry_policy.num_retries.value) == (15, 2)
+
+
+def test_endpoints_belong_to_the_versions_whose_labels_they_carry() -> None:
+    one = Instance("cart", "1", "10.0.0.1", 1, {"version": "v1"}, 3)
+    two = Instance("cart", "2", "10.0.0.2", 1, {"version": "v2", "zone": "a"})
+    other = Instance("cart", "3", "10.0.0.3", 1, {"version": "v2"})
+    elsewhere = Instance("unknown", "1", "10.0.0.9", 1)
+    by_name = Instance("cart", "4", "cart.example", 1)
+    snapshot = compiled(f"name: cart\nversions: {VERSIONS}", instances=[one, two, other, by_name, elsewhere])
+    found = {
+        name: [
+            (
+                endpoint.endpoint.address.socket_address.address,
+                endpoint.load_balancing_weight.value,
+                dict(endpoint.metadata.filter_metadata["pillion"]),
+            )
+            for locality in assignment.endpoints
+            for endpoint in locality.lb_endpoints
+        ]
+        for name, assignment in assignments(snapshot).items()
+    }
+    first = ("10.0.0.1", 3, {"instance": "1", "version": "v1"})
+    second = ("10.0.0.2", 1, {"instance": "2", "version": "v2", "zone": "a"})
+    third = ("10.0.0.3", 1, {"instance": "3", "version": "v2"})
+    assert found == {"cart": [first, second, third], "cart|v1": [first], "cart|v2": [second]}
+
+
+def test_gateway_api_precedence() -> None:
+    text = """name: cart
+routes:
+  - {name: all, backendRefs: [{name: cart}]}
+  - name: mixed
+    backendRefs: [{name: cart}]
+    matches:
+      - {path: {value: /a}}
+      - {path: {value: /a/b/}}
+      - {path: {type: RegularExpression, value: /x.*}}
+      - {path: {type: Exact, value: /e}}
+      - {method: GET}
+      - {headers: [{name: h, value: "1"}]}
+      - {headers: [{name: h, value: "1"}, {name: i, value: "1"}]}
+      - {queryParams: [{name: q, value: "1"}]}
+  - {name: late, matches: [{path: {value: /a}}], backendRefs: [{name: cart}]}
+"""
+    assert routes(text) == [
+        ("mixed", "/e"),
+        ("mixed", "/x.*"),
+        ("mixed", "/a/b"),
+        ("mixed", "/a"),
+        ("late", "/a"),
+        ("mixed", "/"),  # GET
+        ("mixed", "/"),  # two headers
+        ("mixed", "/"),  # one header
+        ("mixed", "/"),  # a query parameter
+        ("all", "/"),
+    ]
+
+
+def test_weights() -> None:
+    refs = "[{name: cart, weight: 3}, {name: cart}, {name: pay, weight: 0}, {name: shop, weight: 2}]"
+    found = services(f"name: cart\nroutes: [{{backendRefs: {refs}}}]", "name: pay", "name: shop")
+    (route,) = rds.routes(found["cart"].service)
+    shares = route.route.weighted_clusters.clusters
+    assert [(it.name, it.weight.value) for it in shares] == [("cart", 4), ("shop", 2)]
+    assert rds.clusters(found["cart"].service) == {"cart", "shop"}
+
+
+def test_a_change_touches_only_what_it_is_about() -> None:
+    compiler = Compiler("pillion.local")
+    mesh_1 = services("name: cart", "name: pay", "name: shop")
+    one, two = Instance("cart", "1", "10.0.0.1", 1), Instance("pay", "1", "10.0.0.2", 1)
+    compiler.update(mesh_1, by_key(one, two))
+    before = compiler.snapshot(CLIENT)
+    compiler.update(mesh_1, by_key(one, two))
+    assert compiler.snapshot(CLIENT) is before
+    compiler.update(mesh_1, by_key(one, Instance("pay", "1", "10.0.0.3", 1)))
+    after = compiler.snapshot(CLIENT)
+    for type_url in (CLUSTER, LISTENER, ROUTE):
+        assert after.tables[type_url] is before.tables[type_url]
+    changed = {
+        name for name, it in after.tables[ENDPOINT].by_name.items() if it is not before.tables[ENDPOINT].by_name[name]
+    }
+    assert changed == {"pay"}
+    compiler.update(mesh_1 | services("name: new"), by_key(one, two))
+    assert compiler.snapshot(CLIENT).tables[CLUSTER].by_name["pay"] is before.tables[CLUSTER].by_name["pay"]
+    compiler.update(services("name: cart"), by_key(one))
+    assert set(compiler.snapshot(CLIENT).tables[CLUSTER].by_name) == {"cart", "inbound"}
+
+
+names = st.sampled_from(["cart", "pay", "shop", "web"])
+instances = st.builds(
+    Instance,
+    names,
+    st.sampled_from("123"),
+    st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+    st.just(1),
+    st.dictionaries(st.just("version"), st.sampled_from(["v1", "v2"])),
+)
+meshes = st.tuples(st.sets(names), st.booleans(), st.lists(instances, max_size=4))
+
+
+@given(st.lists(meshes, min_size=1, max_size=4))
+def test_incremental_is_the_same_as_from_scratch(steps: list[tuple[set[str], bool, list[Instance]]]) -> None:
+    """So versions are the same on every replica, whatever it has seen before."""
+    incremental = Compiler("pillion.local")
+    for wanted, versions, found in steps:
+        extra = f"\nversions: {VERSIONS}" if versions else ""
+        documents = services(*(f"name: {name}{extra}" for name in sorted(wanted))) if wanted else {}
+        serving = dict(sorted(by_key(*found).items()))
+        incremental.update(documents, serving)
+        fresh = Compiler("pillion.local")
+        fresh.update(documents, serving)
+        one, two = incremental.snapshot(CLIENT), fresh.snapshot(CLIENT)
+        assert one.consistent() == []
+        for type_url in TYPES:
+            assert one.tables[type_url].everything().version == two.tables[type_url].everything().version
+
+
+def test_a_client_from_its_node() -> None:
+    node = Node(id="cart~1", cluster="cart")
+    assert Client.from_node(node) == Client("cart", 8080, 15006, 15001)
+    node.metadata.update({"app_port": 9000, "inbound_port": 0, "outbound_port": 1})
+    assert Client.from_node(node) == Client("cart", 9000, 0, 1)
+
+
+@pytest.mark.parametrize("value", ["80", 80.5, -1, 65536, float("nan"), float("inf"), True, 0])
+def test_a_node_with_a_bad_port(value: object) -> None:
+    node = Node(id="cart~1", cluster="cart")
+    node.metadata.update({"app_port": value})
+    with pytest.raises(ClientError, match=r"node\.metadata\.app_port is not a port"):
+        Client.from_node(node)
