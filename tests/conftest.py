@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis  # noqa: F401  # its pytest plugin would import it at the end, deep in pytest's stack
 import pytest
 from pytest_asyncio import is_async_test
 

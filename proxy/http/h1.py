@@ -23,6 +23,8 @@ from proxy.http.heads import CHUNKED, UNTIL_CLOSE, RequestHead, RequestMessage, 
 
 _OWN_TOKENS: Final = frozenset((b"close", b"keep-alive", b"te", b"upgrade", b"trailer", b"transfer-encoding"))
 _NO_CONTENT: Final = frozenset((204, 304))
+_SLICE: Final = 16 * 1024
+"""Bytes parsed at once while a head is awaited: how far a head that begins mid-way can exceed its bound unseen."""
 _BLANK: Final = frozenset((b" ", b"\t"))
 
 
@@ -79,7 +81,7 @@ class _Reader:
         headers = self._headers
         if len(headers) + len(self._special) > self._max_count:
             raise ProtocolError(f"more than {self._max_count} header fields", too_large=True)
-        if self._fed > self._max_size and sum(len(n) + len(v) + 4 for n, v in headers) > self._max_size:
+        if self._fed > self._max_size - _SLICE and sum(len(n) + len(v) + 4 for n, v in headers) > self._max_size:
             raise ProtocolError(f"header section of more than {self._max_size} bytes", too_large=True)
 
     def _framing(self, http10: bool, absent: int) -> int:
@@ -140,6 +142,13 @@ class RequestReader(_Reader):
 
     def feed(self, data: bytes) -> None:
         """Parse what arrived. Raises ProtocolError; messages completed before the error stay queued."""
+        if self._in_head and len(data) > _SLICE:
+            for start in range(0, len(data), _SLICE):
+                self._feed(data[start : start + _SLICE])
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
             raise ProtocolError("data after the end of the connection")
@@ -152,7 +161,7 @@ class RequestReader(_Reader):
             # message is an ordinary request (RFC 9110 §7.8).
             rest = data[upgrade.args[0] :]
             if rest:
-                self.feed(rest)
+                self._feed(rest)
         except HttpParserInvalidMethodError as error:
             raise ProtocolError(f"unknown method: {error}") from None
         except HttpParserError as error:

@@ -170,6 +170,9 @@ class Downstream(asyncio.Protocol):
                 self._moved = exchange.started
                 if message.head.expect_continue:
                     self.transport.write(_CONTINUE)
+            if self._error is not None and not message.done:
+                exchange.on_request_broken(str(self._error))
+                break
             exchange.start()
             if not exchange.ended:
                 self._watch(exchange)
