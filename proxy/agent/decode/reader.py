@@ -7,6 +7,7 @@ Scalars equal to their proto3 default are not visible on the wire and mean the s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -296,7 +297,8 @@ def decode(
     elif message.DESCRIPTOR.full_name != expected:
         raise DecodeError("", f"expected a {expected}, got {message.DESCRIPTOR.full_name}")
     name = getattr(message, name_field)
-    reader = Reader(message, f'{kind} "{name}": ', context)
+    shown = json.dumps(name[:256], ensure_ascii=False)  # one line, whatever the name holds
+    reader = Reader(message, f"{kind} {shown}: ", context)
     result = read(reader)
     reader.done()
     context.check()

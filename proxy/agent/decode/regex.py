@@ -22,18 +22,20 @@ _REFUSED = {
     _constants.POSSESSIVE_REPEAT: "a possessive quantifier",
 }
 # Escapes and flags that only Python knows. An escaped backslash is consumed first: it opens none of these.
-_PYTHON_ONLY = re.compile(r"\\(?:[^ZuUN])|(\\[ZuUN]|\(\?[a-zA-Z]*[aLux][a-zA-Z]*(?:-[a-zA-Z]+)?[:)]|\(\?#)", re.DOTALL)
+_PYTHON_ONLY = re.compile(r"\\(?:[^Z])|(\\Z|\(\?[a-zA-Z]*[aLx][a-zA-Z]*(?:-[a-zA-Z]+)?[:)]|\(\?#)", re.DOTALL)
 
 
 def refusal(pattern: str) -> str | None:
     """Why a pattern cannot be used, as the end of a sentence, or None when it can."""
     if len(pattern) > MAX_LENGTH:
         return f"is longer than {MAX_LENGTH} characters"
+    if not pattern.isascii():
+        return "is not ASCII; the worker matches bytes, where a class of other characters means something else"
     try:
         with warnings.catch_warnings():
             # FutureWarning: [[:alpha:]] and the like, which RE2 knows and Python would misread.
             warnings.simplefilter("error")
-            re.compile(pattern)
+            re.compile(pattern.encode())  # as the worker does
             tree = _parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         return f"is not a regular expression: {error}"

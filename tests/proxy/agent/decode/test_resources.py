@@ -188,6 +188,15 @@ def test_an_error_begins_with_the_resource() -> None:
     )
 
 
+def test_an_error_is_one_line_whatever_the_name_is() -> None:
+    message = make(ClusterProto(), {**cluster("a\nb" + "c" * 1000), "alt_stat_name": "x"})
+    with pytest.raises(DecodeError) as caught:
+        decode_cluster(message)
+    assert "\n" not in str(caught.value)
+    assert 'cluster "a\\nbccc' in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 def test_warnings_instead_of_errors_when_a_list_is_given() -> None:
     warnings: list[str] = []
     assert decode_listener(listener(stat_prefix="x"), warnings).name == "inbound"
