@@ -55,7 +55,7 @@ class Secrets:
             check_pair(chain, key)
         # The chain holds the public key, so its digest changes with the key, and says nothing about it.
         digest = hashlib.sha256(found.encode()).hexdigest()[:32]
-        self.certificates[name] = TlsCertificate(name, found, digest)
+        self.certificates[name] = TlsCertificate(name, found, digest, uri_san(found))
         self.keys[name] = PrivateKey(key)
         return name
 
@@ -69,6 +69,21 @@ class Secrets:
                 raise SecretError("bundle", f"is not a list of certificates in PEM ({_reason(error)})") from None
             self.bundles[name] = TrustBundle(name, found)
         return name
+
+
+def uri_san(chain_pem: str) -> str:
+    """The first URI among the leaf's names, "" without one. Errors: SecretError."""
+    from cryptography import x509  # 10 MB that a sidecar without TLS never needs
+
+    try:
+        leaf = x509.load_pem_x509_certificate(chain_pem.encode())
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    except ValueError as error:
+        raise SecretError("chain", f"holds a certificate that cannot be read ({error})") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return uris[0] if uris else ""
 
 
 def read_file(path: str) -> bytes:

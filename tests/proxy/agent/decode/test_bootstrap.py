@@ -253,6 +253,7 @@ def test_certificates_from_files_on_both_sides(pki: Path) -> None:
     )
     assert found.snapshot.bundles[f"{pki}/ca.pem"].pem == (pki / "ca.pem").read_text()
     assert found.snapshot.certificates[f"{pki}/in.pem"].chain_pem == (pki / "in.pem").read_text()
+    assert found.snapshot.certificates[f"{pki}/in.pem"].uri_san == "spiffe://bench/service/in"
     assert found.keys[f"{pki}/in.pem"].pem == (pki / "in.key").read_bytes()
     found = decode(tls("cluster", common(pki), sni="in"))
     assert found.snapshot.clusters["app"].tls == UpstreamTls(f"{pki}/in.pem", validation, "in", ("http/1.1",))
@@ -351,3 +352,10 @@ def test_the_yardsticks_bootstraps(name: str, pki: Path) -> None:
     assert cluster.lb_policy == "LEAST_REQUEST"
     assert cluster.outlier_detection == OutlierDetection(5)
     assert listener.filter_chain.http.access_logs[0].path == f"{pki}/{name}.log"
+
+
+def test_a_certificate_without_a_uri_is_taken(tmp_path: Path) -> None:
+    chain, key = Authority().issue(dns="cart.example").write(tmp_path, "cart")
+    pair = {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}
+    (certificate,) = decode(tls("chain", {"tls_certificates": [pair]})).snapshot.certificates.values()
+    assert certificate.uri_san == ""
