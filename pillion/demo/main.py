@@ -268,7 +268,9 @@ class Demo:
         ]
         spans = [instance.samples[-1][0] - instance.samples[0][0] for instance in sampled]
         seconds = max(spans, default=0.0) if window else self.ended - self.began
-        return report.edges(time.time(), seconds, self._trust_domain, pairs)
+        found = report.edges(time.time(), seconds, self._trust_domain, pairs)
+        order = {edge: place for place, edge in enumerate(EDGES)}  # as a request flows
+        return sorted(found, key=lambda edge: order.get((edge.source, edge.destination), len(order)))
 
     # ---- small things ----------------------------------------------------------------------------
 

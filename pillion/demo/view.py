@@ -30,7 +30,7 @@ class Row:
 def render(
     rows: Sequence[Row], found: Sequence[Edge], headline: str, commands: Sequence[tuple[str, str]]
 ) -> RenderableType:
-    """The whole picture. `commands` are (what it shows, the command line)."""
+    """The whole picture, in the order given. `commands` are (what it shows, the command line)."""
     return Group(Text(headline, style="bold"), "", _services(rows), "", _edges(found), "", _hints(commands))
 
 
@@ -58,21 +58,24 @@ def _edges(found: Sequence[Edge]) -> Table:
     for name in ("req/s", "success", "p50 ms", "p99 ms"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("mTLS", no_wrap=True)
-    table.add_column("verified peer", overflow="fold")
+    # What all identities begin with stands in the heading: 80 columns are few.
+    prefixes = {edge.peer.partition("service/")[0] for edge in found if edge.peer}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    table.add_column(f"verified peer {prefix}".strip(), overflow="fold")
     for edge in found:
         table.add_row(
             f"{edge.source} → {edge.destination.replace('|', ' ')}",
             f"{edge.rps:.1f}",
             *_cells(edge.success, edge.p50_ms, edge.p99_ms),
             Text("yes", style="green") if edge.mtls else Text("NO", style="bold red"),
-            edge.peer or "-",
+            (edge.peer or "-").removeprefix(prefix),
         )
     return table
 
 
 def _table(title: str, first: str) -> Table:
     """Narrow enough for 80 columns."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.header_style = "dim"
     table.add_column(first, no_wrap=True)
     return table

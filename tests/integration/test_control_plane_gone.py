@@ -75,6 +75,9 @@ def test_a_sidecar_that_restarts_while_it_is_gone_serves_what_it_knew(pair: Pair
 
 
 def test_a_sidecar_killed_while_it_is_gone_serves_what_it_knew(pair: Pair) -> None:
+    # The agent gathers changes for a second before it writes.
+    known = pair.mesh.directory / "state" / "web-1" / "configuration.json"
+    wait_until(lambda: known.exists() and b"echo" in known.read_bytes(), 5, "the configuration is on disk")
     kill_control_plane(pair.mesh)
     kill(pair.web.process.pid)
     pair.web.process.wait(5)

@@ -74,9 +74,7 @@ def test_a_process_dies_with_its_owner(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends_too_early_says_why(tree: Tree) -> None:
-    process = tree.start(
-        "broken", [sys.executable, "-S", "-c", "print('no such file: x'); raise SystemExit(2)"]
-    )
+    process = tree.start("broken", [sys.executable, "-S", "-c", "print('no such file: x'); raise SystemExit(2)"])
     with pytest.raises(ProcessFailed, match=r"(?s)broken ended with status 2.*no such file: x"):
         wait_until(lambda: process.find("ready"), 5)
     assert process.died

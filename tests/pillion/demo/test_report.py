@@ -107,9 +107,7 @@ def test_a_version_of_a_service_has_the_identity_of_the_service() -> None:
     ("present", "mtls"),
     [([("a", "b"), ("b", "c")], True), ([("a", "b")], False), ([], False)],
 )
-def test_the_summary_is_mtls_only_with_every_expected_edge(
-    present: list[tuple[str, str]], mtls: bool
-) -> None:
+def test_the_summary_is_mtls_only_with_every_expected_edge(present: list[tuple[str, str]], mtls: bool) -> None:
     found = [report.Edge(a, b, 1, 1.0, 1.0, 1.0, 1.0, True, "x", 1) for a, b in present]
     answer = report.summary(1, 0, 1.0, [], found, [("a", "b"), ("b", "c")])
     assert answer["mtls"] is mtls

@@ -25,7 +25,7 @@ def test_rates_success_identity_and_commands_are_shown() -> None:
     text = shown([row], [Edge("storefront", "cart|v2", 100, 10.0, 1.0, 1.5, 2.5, True, PEER, 86_000)])
     for words in ("cart v2", "11", "22", "10.0", "99.00 %", "1.0", "2.0", "23 h 53 min", "up"):
         assert words in text
-    for words in ("storefront → cart v2", "100 %", "1.5", "2.5", "yes", PEER):
+    for words in ("storefront → cart v2", "100 %", "1.5", "2.5", "yes", "spiffe://pillion.local/", " service/cart"):
         assert words in text
     assert "curl -H 'Host: cart' http://x/" in text
 
@@ -38,8 +38,6 @@ def test_nothing_known_yet_is_a_dash_and_no_mtls_is_loud() -> None:
     assert "None" not in text
 
 
-@pytest.mark.parametrize(
-    ("share", "text"), [(1.0, "100 %"), (0.999999, "99.99 %"), (0.5, "50.00 %"), (0.0, "0.00 %")]
-)
+@pytest.mark.parametrize(("share", "text"), [(1.0, "100 %"), (0.999999, "99.99 %"), (0.5, "50.00 %"), (0.0, "0.00 %")])
 def test_a_failure_is_never_rounded_away(share: float, text: str) -> None:
     assert view.percent(share) == text
