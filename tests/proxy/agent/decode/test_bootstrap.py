@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.agent.decode import DecodeError, PrivateKey, decode_bootstrap
@@ -89,6 +89,7 @@ def test_yaml_words_are_not_turned_into_numbers_or_dates() -> None:
     assert (found.node_id, found.node_cluster) == ("2026-11-22", "1:30")
 
 
+@settings(deadline=None)  # the first example imports the protos
 @given(st.text(max_size=200))
 def test_any_text_is_decoded_or_refused(text: str) -> None:
     with pytest.raises(DecodeError):
@@ -107,6 +108,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, inner in items for place in _places(inner, (*path, key)))][:]
 
 
+@settings(deadline=None)  # the first example imports the protos
 @given(st.sampled_from(_places(bootstrap())[1:]), _JSON)
 def test_anything_anywhere_is_decoded_or_refused(place: tuple[Any, ...], value: Any) -> None:
     values: Any = bootstrap()

@@ -4,7 +4,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.agent.decode.regex import refusal
@@ -53,6 +53,7 @@ def test_others_are_refused_with_the_reason(pattern: str, words: str) -> None:
     assert words in (refusal(pattern) or "")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=r"ab01\()[]{}?*+|^$.,:=!<>-PZuxiLn", max_size=12))
 def test_a_pattern_is_taken_or_refused_never_raised(pattern: str) -> None:
     if refusal(pattern) is None:

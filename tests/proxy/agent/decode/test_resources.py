@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2 as _tls
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as _options
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.agent.decode import (
@@ -465,6 +465,7 @@ def test_the_quick_path_sees_fields_of_a_newer_proto() -> None:
         decode_load_assignment(message)
 
 
+@settings(deadline=None)  # the first example imports the protos
 @given(
     st.lists(
         st.tuples(st.ip_addresses(), st.integers(0, 65535), st.integers(1, 2**32 - 1)),
