@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config.cluster import CircuitBreakers
 from proxy.config.listener import AccessLog
 from proxy.config.route import DirectResponse, RetryPolicy, Route, RouteConfiguration, RouteMatch, VirtualHost
 from proxy.config.snapshot import Snapshot
@@ -276,7 +277,9 @@ async def test_a_kept_alive_connection_that_died_is_replaced_for_what_may_be_rep
         assert len([request for request in seen if request.startswith(b"POST")]) == 1
 
 
-@pytest.mark.parametrize(("retry_on", "connections"), [(frozenset(("reset",)), 3), (frozenset(("connect-failure",)), 1)])
+@pytest.mark.parametrize(
+    ("retry_on", "connections"), [(frozenset(("reset",)), 3), (frozenset(("connect-failure",)), 1)]
+)
 async def test_reset_before_the_answer(one: Worker, retry_on: frozenset[str], connections: int) -> None:
     seen = []
 
@@ -338,23 +341,24 @@ async def test_the_header_and_idle_timeouts(one: Worker) -> None:
 
 
 async def test_limits_overflow_at_once(one: Worker) -> None:
-    from proxy.config.cluster import CircuitBreakers
-
-    release = asyncio.Event()
+    asked, release = asyncio.Event(), asyncio.Event()
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await read_request(reader)
+            asked.set()
             await release.wait()
             writer.write(OK)
 
     async with upstream(app) as port:
         limits = CircuitBreakers(max_connections=1, max_pending_requests=1)
         await one.apply(snapshot(one.port, port, cluster={"circuit_breakers": limits}))
-        talks = [asyncio.create_task(one.talk(LAST)) for _ in range(3)]
+        first = asyncio.create_task(one.talk(LAST))
+        await asked.wait()
+        talks = [asyncio.create_task(one.talk(LAST)) for _ in range(2)]
         await asyncio.wait(talks, return_when=asyncio.FIRST_COMPLETED)
         release.set()
-        answers = sorted(await asyncio.gather(*talks))
+        answers = sorted([await first, *await asyncio.gather(*talks)])
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 503"]
         assert b"max_pending_requests" in answers[2]
         assert await one.count("response_flags_total", flag="UO") == 1
@@ -413,7 +417,9 @@ async def test_a_direct_response_and_no_route(one: Worker) -> None:
     )
     config = snapshot(one.port, http={"route_config": routes})
     await one.apply(Snapshot(listeners=config.listeners))
-    answer = await one.talk(b"GET /hi?q HTTP/1.1\r\nhost: known\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = await one.talk(
+        b"GET /hi?q HTTP/1.1\r\nhost: known\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"418", b"404"]
     assert b"short and stout" in answer
 
