@@ -202,3 +202,31 @@ async def test_a_mesh_that_cannot_be_compiled_changes_nothing(caplog: pytest.Log
         view.apply(MESH)
         view.apply(MESH + "---\nkind: Service\nname: search\n")
         assert "search" in names(await client.take(CLUSTER))
+
+
+async def test_bad_clients_harm_no_other() -> None:
+    """One never answers, one floods with stale nonces, one asks for 10,000 names; a good one hears in time."""
+    view = Mesh()
+    view.apply(MESH)
+    async with contextlib.AsyncExitStack() as stack:
+        port, servicer = await stack.enter_async_context(serve(view))
+        silent, flooding, greedy, good = [await stack.enter_async_context(Client(port)) for _ in range(4)]
+        await silent.ask(ENDPOINT, "cart")
+        await greedy.ask(ENDPOINT, *(f"name-{i}" for i in range(10_000)))
+
+        async def flood() -> None:
+            await flooding.ask(CLUSTER)
+            while True:
+                await flooding.ask(CLUSTER, response_nonce="stale")
+
+        flooder = asyncio.create_task(flood())
+        await good.ask(ENDPOINT, "cart")
+        await good.take(ENDPOINT, "cart")
+        for i in range(20):
+            view.register(Instance("cart", str(i), "127.0.0.1", 15006))
+            async with asyncio.timeout(2):
+                await good.take(ENDPOINT, "cart")
+        flooder.cancel()
+        await asyncio.gather(flooder, return_exceptions=True)
+        assert servicer.streams == 4
+        assert servicer.pushes[ENDPOINT] == 22  # one for the silent one, however much changed
