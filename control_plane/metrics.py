@@ -6,7 +6,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,6 +32,7 @@ class Metrics:
     """One registry per control plane."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # one more series for each counter, and nobody asks for it
         self.registry = CollectorRegistry()
         self.signs = Counter(
             "pillion_certificates_signed",

@@ -68,6 +68,7 @@ def connect(address: str, token_file: Path | None) -> Iterator[Connection]:
     """
     if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}", address):
         raise CommandError(f"--control-plane {address!r} is not HOST:PORT, such as {DEFAULT_ADDRESS}")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say less than ours
     import grpc
 
     from pillion.client import TokenFile, bearer, channel
@@ -97,12 +98,12 @@ def _explain(error: Any, address: str, token_file: Path) -> CommandError:
         return CommandError(details)
     if status is grpc.StatusCode.UNAUTHENTICATED:
         return CommandError(f"{token_file}: {details}", 1)
-    if status is grpc.StatusCode.UNAVAILABLE and "SSL" in details.upper():
-        return CommandError(f"{address} is not the control plane that {token_file} belongs to ({details})", 1)
     if status is grpc.StatusCode.UNAVAILABLE:
+        if "CERTIFICATE_VERIFY_FAILED" in details:
+            return CommandError(f"{address} is another control plane than the one that {token_file} is of", 1)
+        reason = details.rpartition(": ")[2].lower()
         return CommandError(
-            f"cannot reach the control plane at {address} ({details}); start it with: pillion control-plane",
-            1,
+            f"cannot reach the control plane at {address} ({reason}); start it with: pillion control-plane", 1
         )
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CommandError(f"the control plane at {address} did not answer within {TIMEOUT:g} s", 1)
