@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAVE_DELAY = 1.0
+SAVE_DELAY = 0.05
 """Seconds between a change of the configuration and its way to the disk, so that a burst is written once."""
+SAVE_SHARE = 20.0
+"""Writing takes at most one part in this many of the agent's time: a big one that changes often waits longer."""
 
 
 class Host(Protocol):
@@ -85,6 +88,7 @@ class Mesh:
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
+        self._save_cost = 0.0
 
     async def run(self) -> None:
         """Get the identity, then follow the control plane for ever. Raises StartError when it refuses us."""
@@ -101,7 +105,8 @@ class Mesh:
     def published(self) -> None:
         """A configuration was pushed: keep it for a restart."""
         if self._save is None:
-            self._save = asyncio.get_running_loop().call_later(SAVE_DELAY, self._save_configuration)
+            delay = max(SAVE_DELAY, self._save_cost * SAVE_SHARE)
+            self._save = asyncio.get_running_loop().call_later(delay, self._save_configuration)
 
     async def leave(self) -> None:
         """Out of the registry, before requests are refused."""
@@ -161,10 +166,12 @@ class Mesh:
 
     def _save_configuration(self) -> None:
         self._save = None
+        started = time.monotonic()
         try:
             self._state_dir.save_configuration(self._ads.dump())
         except OSError as error:
             logger.error("configuration not cached: %s", error)
+        self._save_cost = time.monotonic() - started
 
     async def _register(self) -> None:
         host = self._options.address
