@@ -40,6 +40,10 @@ class _Memo:
             known = (inputs, Resource.pack(name, make(), references()))
         self._new[name] = known
 
+    def start(self) -> None:
+        """Before the first `get` of a round, also after a round that failed."""
+        self._new = {}
+
     def sweep(self, old: Table) -> Table:
         """A table of all that was asked for; `old` itself if nothing changed."""
         self._old, self._new = self._new, {}
@@ -66,6 +70,8 @@ class Compiler:
             service: tuple(instances[key] for key in keys)
             for service, keys in groupby(instances, key=lambda key: key[0])
         }
+        for memo in self._memos.values():
+            memo.start()
         for name, document in services.items():
             self._service(document.service, serving.get(name, ()))
         self._routes(tuple(document.service for document in services.values()))

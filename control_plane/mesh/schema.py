@@ -12,15 +12,14 @@ from pydantic_core import PydanticCustomError
 
 from control_plane.mesh.duration import PATTERN as DURATION_PATTERN
 from control_plane.mesh.duration import parse_duration
+from control_plane.mesh.regex import refusal
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 RESERVED_NAMES = frozenset({"inbound"})  # the sidecar's cluster for its own app
 
 _NAME = re.compile(NAME_PATTERN)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
-_ESCAPED = re.compile(r"\\[^1-9]")
-# What Python's re knows and RE2 (Envoy) does not: look-around, back-references, atomic groups, conditions.
-_NOT_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|[*+?}]\+")
+_PATH_REFUSED = ("//", "/./", "/../", "%2f", "%2F", "#", "?")  # HTTPPathMatch's own list, and the query
 
 
 def _name(value: str) -> str:
@@ -60,17 +59,19 @@ def _duration(value: object) -> object:
         raise PydanticCustomError("duration", "{reason}", {"reason": str(error)}) from None
 
 
-def check_regex(value: str) -> str:
-    """A regular expression that both RE2 (Envoy) and Python read the same way."""
-    try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError("regex", "not a regular expression: {reason}", {"reason": str(error)}) from None
-    if _NOT_RE2.search(_ESCAPED.sub("", value)):
-        raise PydanticCustomError(
-            "regex", "look-around, back-references and possessive repeats are not supported (RE2 syntax)", {}
-        )
-    return value
+def _check_regex(match: PathMatch | HeaderMatch | QueryParamMatch) -> None:
+    if match.type == "RegularExpression" and (reason := refusal(match.value)):
+        raise PydanticCustomError("regex", "{reason}", {"reason": f"the regular expression {reason}"})
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/"):
+        raise PydanticCustomError("path", "a path starts with '/'", {})
+    for part in _PATH_REFUSED:
+        if part in path:
+            raise PydanticCustomError("path", "a path cannot contain {part}", {"part": repr(part)})
+    if path.endswith(("/.", "/..")):
+        raise PydanticCustomError("path", "a path cannot end with '/.' or '/..'", {})
 
 
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$", "maxLength": 63})]
@@ -95,10 +96,9 @@ class PathMatch(Model):
     value: Annotated[Text, Field(min_length=1, max_length=1024)] = "/"
 
     def model_post_init(self, _: object, /) -> None:
-        if self.type == "RegularExpression":
-            check_regex(self.value)
-        elif not self.value.startswith("/"):
-            raise PydanticCustomError("path", "a path starts with '/'", {})
+        _check_regex(self)
+        if self.type != "RegularExpression":
+            _check_path(self.value)
 
 
 class HeaderMatch(Model):
@@ -106,11 +106,10 @@ class HeaderMatch(Model):
 
     type: Literal["Exact", "RegularExpression"] = "Exact"
     name: HeaderName
-    value: Text
+    value: Annotated[Text, Field(min_length=1)]
 
     def model_post_init(self, _: object, /) -> None:
-        if self.type == "RegularExpression":
-            check_regex(self.value)
+        _check_regex(self)
 
 
 class QueryParamMatch(Model):
@@ -121,8 +120,7 @@ class QueryParamMatch(Model):
     value: Annotated[Text, Field(min_length=1, max_length=1024)]
 
     def model_post_init(self, _: object, /) -> None:
-        if self.type == "RegularExpression":
-            check_regex(self.value)
+        _check_regex(self)
 
 
 class RouteMatch(Model):

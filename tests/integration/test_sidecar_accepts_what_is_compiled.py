@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from control_plane.ads.stream import Request as ServerRequest
 from control_plane.ads.stream import Stream
 from control_plane.compile import Client, Compiler
 from control_plane.leases import Instance
-from control_plane.snapshot import TYPES
+from control_plane.snapshot import ROUTE, TYPES
 from proxy.agent.xds.protocol import Ads, Request
 from proxy.agent.xds.resources import decode
 from tests.support.ads_server import MESH
@@ -98,3 +99,31 @@ def test_the_sidecars_client_converges(texts: list[str], seed: int) -> None:
         assert {name: it.raw for name, it in ads.resources(type_url).items()} == {
             name: it.body for name, it in wanted.items()
         }
+
+
+patterns = st.text("ab/.*+?()[]{}|^$\\1,0Zxi:=!<>P#- é", max_size=12)
+texts = st.text(max_size=8) | patterns
+kinds = st.sampled_from(["Exact", "RegularExpression"])
+matches = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": st.fixed_dictionaries({"type": kinds | st.just("PathPrefix"), "value": texts | texts.map("/".__add__)}),
+        "headers": st.lists(st.fixed_dictionaries({"type": kinds, "name": texts, "value": texts}), max_size=2),
+        "queryParams": st.lists(st.fixed_dictionaries({"type": kinds, "name": texts, "value": texts}), max_size=2),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(matches)
+def test_what_the_schema_lets_through_the_sidecar_understands(match: dict[str, object]) -> None:
+    """Else one bad route would make every sidecar refuse all routes."""
+    document = {"kind": "Service", "name": "cart", "routes": [{"matches": [match], "backendRefs": [{"name": "cart"}]}]}
+    try:
+        (found,) = mesh.parse([("mesh", yaml.safe_dump(document))])
+    except mesh.ConfigError:
+        return
+    compiler = Compiler("pillion.local")
+    compiler.update({"cart": found}, {})
+    for name, resource in compiler.snapshot(Client("cart", 8080)).tables[ROUTE].by_name.items():
+        assert decode(ROUTE, resource.body).name == name

@@ -92,8 +92,13 @@ ROUTE = HEAD + "routes:\n  - backendRefs: [{name: cart}]\n    "
         (ROUTE + "matches: [{method: get}]", "0.yaml:5:24: routes[0].matches[0].method: must be 'GET', 'HEAD'"),
         (ROUTE + "matches: [{path: {value: x}}]", "0.yaml:5:22: routes[0].matches[0].path: a path starts with '/'"),
         (
+            ROUTE + "matches: [{path: {value: /a?b}}]",
+            "0.yaml:5:22: routes[0].matches[0].path: a path cannot contain '?'",
+        ),
+        (ROUTE + "matches: [{path: {value: /a/..}}]", "0.yaml:5:22: routes[0].matches[0].path: a path cannot end"),
+        (
             ROUTE + "matches: [{path: {type: RegularExpression, value: '(?=a)'}}]",
-            "0.yaml:5:22: routes[0].matches[0].path: look-around",
+            "0.yaml:5:22: routes[0].matches[0].path: the regular expression uses look-around, which RE2 (Envoy) does",
         ),
         (
             ROUTE + "matches: [{headers: [{name: a, value: 1}]}]",
