@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?")
@@ -27,6 +28,11 @@ class Options:
 _DEFAULT = Options(Path())
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def home() -> Path:
     """$PILLION_HOME, default ~/.pillion."""
     return Path(os.environ.get("PILLION_HOME") or "~/.pillion").expanduser()
@@ -37,15 +43,21 @@ def parse(argv: Sequence[str]) -> Options:
 
     Exits with status 2 and one line that names the option if one is wrong.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pillion control-plane",
         description="Run the control plane: configuration store, xDS, registry and CA.",
         allow_abbrev=False,
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="default $PILLION_HOME/control-plane")
-    parser.add_argument("--grpc", type=_address, default=_DEFAULT.grpc, metavar="HOST:PORT", help="127.0.0.1:15010")
-    parser.add_argument("--web", type=_address, default=_DEFAULT.web, metavar="HOST:PORT", help="127.0.0.1:15014")
-    parser.add_argument("--trust-domain", type=_domain, default=_DEFAULT.trust_domain, help="pillion.local")
+    parser.add_argument(
+        "--grpc", type=_address, default=_DEFAULT.grpc, metavar="HOST:PORT", help="default 127.0.0.1:15010"
+    )
+    parser.add_argument(
+        "--web", type=_address, default=_DEFAULT.web, metavar="HOST:PORT", help="default 127.0.0.1:15014"
+    )
+    parser.add_argument(
+        "--trust-domain", type=_domain, default=_DEFAULT.trust_domain, metavar="NAME", help="default pillion.local"
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default=_DEFAULT.log_level)
     found = parser.parse_args(argv)
     data_dir = found.data_dir.expanduser() if found.data_dir is not None else home() / "control-plane"
