@@ -11,7 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import errors
-from proxy.http import h1, h1_write
+from proxy.http.h1 import write
+from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.request import RequestReader, no_message
 from proxy.http.headers import Headers
 from proxy.http.heads import ResponseHead
 from proxy.worker.exchange import Exchange
@@ -57,7 +59,7 @@ class Downstream(asyncio.Protocol):
         self._slot = slot
         self.address = address
         self.transport: Any = None
-        self.reader = h1.RequestReader(state.config.max_request_headers_bytes, state.config.max_headers_count)
+        self.reader = RequestReader(state.config.max_request_headers_bytes, state.config.max_headers_count)
         self.exchange: Exchange | None = None
         self.peer_uri = ""
         self.xfcc: bytes | None = None
@@ -69,7 +71,7 @@ class Downstream(asyncio.Protocol):
         self._advancing = False
         self._chunked = False
         self._no_body = False
-        self._error: h1.ProtocolError | None = None
+        self._error: ProtocolError | None = None
         self._lingering = False
         self._read_paused = False
         self._unread = False
@@ -107,7 +109,7 @@ class Downstream(asyncio.Protocol):
             return
         try:
             reader.feed(data)
-        except h1.ProtocolError as error:
+        except ProtocolError as error:
             self._broken(error)
             return
         if exchange is None:
@@ -196,7 +198,7 @@ class Downstream(asyncio.Protocol):
         self._rest(now)
         self._advance()
 
-    def _broken(self, error: h1.ProtocolError) -> None:
+    def _broken(self, error: ProtocolError) -> None:
         """What arrived is not HTTP. Requests before it are answered first."""
         self._error = error
         exchange = self.exchange
@@ -205,14 +207,14 @@ class Downstream(asyncio.Protocol):
         elif not exchange.message.done:
             exchange.on_request_broken(str(error))
 
-    def _refuse(self, error: h1.ProtocolError) -> None:
+    def _refuse(self, error: ProtocolError) -> None:
         """Answer to bytes that never became a request: they leave an access-log record like any other."""
         kind = errors.HEADERS_TOO_LARGE if error.too_large else errors.BAD_REQUEST
         self._local(kind, str(error))
 
     def _local(self, kind: errors.ErrorKind, detail: str) -> None:
         self.closing = True
-        self.exchange = exchange = Exchange(self, self._slot.state, h1.no_message())
+        self.exchange = exchange = Exchange(self, self._slot.state, no_message())
         exchange.reply(kind, detail)
 
     # ---- answers
@@ -241,7 +243,7 @@ class Downstream(asyncio.Protocol):
         elif request.http10:
             framing += b"connection: keep-alive\r\n"
         extra = state.server_line if head.dated else state.server_line + state.date_line()
-        data = h1_write.response_bytes(head, framing, extra)
+        data = write.response_bytes(head, framing, extra)
         if chunks or done:
             self._write(data, chunks, done, trailers)
         else:
@@ -258,9 +260,9 @@ class Downstream(asyncio.Protocol):
             pass
         elif self._chunked:
             if chunks:
-                data += h1_write.chunk_bytes(chunks)
+                data += write.chunk_bytes(chunks)
             if done:
-                data += h1_write.last_chunk(trailers)
+                data += write.last_chunk(trailers)
         elif chunks:
             data = b"".join([data, *chunks]) if data or len(chunks) > 1 else chunks[0]
         if data:

@@ -18,6 +18,7 @@ from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import RequestHead, RequestMessage, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.telemetry import trace
+from proxy.worker.forward import request_id, request_lines
 from proxy.worker.record import Record
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Exchange(Record):
         if state.tracing:
             self.trace = trace.follow(head.traceparent, getrandbits)
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
-            self.request_id = _request_id()
+            self.request_id = request_id()
         if head.method == b"CONNECT":
             self.downstream.closing = True  # what follows is not HTTP
             self.reply(errors.CONNECT_NOT_ALLOWED)
@@ -169,7 +170,7 @@ class Exchange(Record):
             head,
             route.rewritten(head.target),
             route.host_rewrite or head.authority,
-            self._extra(),
+            request_lines(self),
             chunks,
             message.done,
             message.trailers,
@@ -192,21 +193,6 @@ class Exchange(Record):
         else:
             self._replay += chunks
         return chunks
-
-    def _extra(self) -> bytes:
-        """The header lines that this hop adds."""
-        state, head, downstream = self.state, self.head, self.downstream
-        lines = b"x-forwarded-proto: %b\r\n" % (head.forwarded_proto or downstream.scheme)
-        if self.request_id is not None:
-            lines += b"x-request-id: %b\r\n" % self.request_id
-        if self.trace is not None:
-            lines += b"traceparent: %b\r\n" % self.trace.traceparent()
-        elif head.traceparent:
-            lines += b"traceparent: %b\r\n" % head.traceparent
-        client_cert = state.client_cert(head.client_cert, downstream.xfcc)
-        if client_cert is not None:
-            lines += b"x-forwarded-client-cert: %b\r\n" % client_cert
-        return lines
 
     def on_request_more(self) -> None:
         """More of the request's body arrived, or its end."""
@@ -462,9 +448,3 @@ class Exchange(Record):
         for line, file in state.loggers:
             file.write(line(self))
         self.downstream.finished(keep, now)
-
-
-def _request_id() -> bytes:
-    """A version 4 UUID (RFC 9562 §5.4) from the fast generator: an identifier, not a secret."""
-    digits = b"%032x" % ((getrandbits(128) & ~(0xF << 76) & ~(0x3 << 62)) | (0x4 << 76) | (0x2 << 62))
-    return b"%b-%b-%b-%b-%b" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])

@@ -6,7 +6,9 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from proxy.http import h1, h1_write
+from proxy.http.h1 import write
+from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 
@@ -47,7 +49,7 @@ class Upstream(asyncio.Protocol):
         self.cluster = cluster
         self.endpoint = endpoint
         self.transport: Any = None
-        self.reader = h1.ResponseReader(MAX_RESPONSE_HEAD, MAX_RESPONSE_FIELDS)
+        self.reader = ResponseReader(MAX_RESPONSE_HEAD, MAX_RESPONSE_FIELDS)
         self.exchange: Exchange | None = None
         self.usable = False
         self.trusted = False
@@ -82,7 +84,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = head.length == CHUNKED
         self._sent_all = done
         self.reader.expect(head.method)
-        data = h1_write.request_bytes(head, target, authority, extra)
+        data = write.request_bytes(head, target, authority, extra)
         if chunks or self._chunked:
             data += self._body(chunks, done, trailers)
         self.transport.write(data)
@@ -97,8 +99,8 @@ class Upstream(asyncio.Protocol):
     def _body(self, chunks: list[bytes], done: bool, trailers: Headers) -> bytes:
         if not self._chunked:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        data = h1_write.chunk_bytes(chunks) if chunks else b""
-        return data + h1_write.last_chunk(trailers) if done else data
+        data = write.chunk_bytes(chunks) if chunks else b""
+        return data + write.last_chunk(trailers) if done else data
 
     @property
     def response_done(self) -> bool:
@@ -147,7 +149,7 @@ class Upstream(asyncio.Protocol):
         reader = self.reader
         try:
             reader.feed(data)
-        except h1.ProtocolError as error:
+        except ProtocolError as error:
             self._broken(exchange, str(error))
             return
         message = reader.message

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.h1 import ProtocolError, RequestReader, ResponseReader
-from proxy.http.h1_write import chunk_bytes, last_chunk, request_bytes, response_bytes
+from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.request import RequestReader
+from proxy.http.h1.response import ResponseReader
+from proxy.http.h1.write import chunk_bytes, last_chunk, request_bytes, response_bytes
 from proxy.http.heads import CHUNKED, RequestHead, ResponseHead
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz0123456789-!#$%&'*+.^_`|~", min_size=1, max_size=12).map(str.encode)
