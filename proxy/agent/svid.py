@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from proxy.agent.decode.secrets import uri_san
 from proxy.config.model import TlsCertificate, TrustBundle
 
 CERTIFICATE_NAME = "default"
@@ -34,7 +35,7 @@ class Svid:
     def certificate(self) -> TlsCertificate:
         """The chain as the snapshot names it. The key id is a digest of the chain, which a new key changes."""
         digest = hashlib.sha256(self.chain_pem.encode()).hexdigest()[:32]
-        return TlsCertificate(CERTIFICATE_NAME, self.chain_pem, digest)
+        return TlsCertificate(CERTIFICATE_NAME, self.chain_pem, digest, uri_san(self.chain_pem))
 
     def bundle(self) -> TrustBundle:
         """The roots that peers are checked against."""

@@ -82,9 +82,9 @@ class AdsClient:
         self._identified = False
         call = self._stub.StreamAggregatedResources(metadata=bearer(self._session_token()))
         try:
-            for request in self._ads.open():
-                await call.write(self._message(request))
             async with asyncio.timeout(FIRST_RESPONSE_TIMEOUT):
+                for request in self._ads.open():
+                    await call.write(self._message(request))
                 response = await call.read()
             if response is not grpc.aio.EOF:
                 self._metrics.gauge("control_plane_connected_state", 1)
@@ -95,6 +95,8 @@ class AdsClient:
                 for request in self._received(response):
                     await call.write(self._message(request))
                 response = await call.read()
+        except asyncio.InvalidStateError:
+            pass  # the server ended the stream between two writes: the status says why
         finally:
             call.cancel()
         status = await call.code()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError as WireError
 
@@ -16,6 +18,8 @@ from proxy.agent.svid import BUNDLE_NAME, CERTIFICATE_NAME
 from proxy.agent.xds.protocol import CDS, EDS, LDS, Decoded, Refused
 from proxy.config.model import DownstreamTls, UpstreamTls
 
+logger = logging.getLogger(__name__)
+
 
 def decode(type_url: str, raw: bytes) -> Decoded:
     """Understand a serialized Any of one of the four types. Raises Refused, which names resource and field."""
@@ -29,6 +33,11 @@ def decode(type_url: str, raw: bytes) -> Decoded:
         return _decode(type_url, message)
     except DecodeError as error:
         raise Refused(str(error)) from None
+    except Refused:
+        raise
+    except Exception as error:  # one resource that a decoder trips over must not take the sidecar down
+        logger.exception("a decoder failed type=%s", type_url)
+        raise Refused(f"{type_url}: cannot be decoded: {type(error).__name__}") from None
 
 
 def _decode(type_url: str, message: Any) -> Decoded:

@@ -258,6 +258,39 @@ def test_a_bad_token_file_is_named(tmp_path, content):
     assert err.startswith(f"pillion proxy: --token-file: {path}: not a token file")
 
 
+ROOTS = """-----BEGIN CERTIFICATE-----
+MIIBdDCCARugAwIBAgIUAJBVZH0wYw0Yk0rGnm3mDq0kGVQwCgYIKoZIzj0EAwIw
+-----END CERTIFICATE-----
+"""
+
+
+def test_sigterm_while_the_control_plane_is_not_reached(tmp_path):
+    path, admin = tmp_path / "token", free_port()
+    path.write_text("spiffe://pillion.local/service/cart tok\n" + ROOTS)
+    arguments = ("--service", "cart", "--app-port", "1", "--control-plane", "127.0.0.1:1", "--token-file", str(path))
+    process = start("serve", *arguments, "--admin-port", str(admin), "--state-dir", str(tmp_path / "s"))
+    try:
+
+        def phase():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready", timeout=5) as response:
+                    return response.status, response.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+            except OSError:
+                return None
+
+        wait_until(lambda: phase() == (503, "PRE_INITIALIZING\n"), 10)
+        process.terminate()
+        out, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out) == (0, "")
+    assert "tok\n" not in err
+
+
 def test_a_token_for_another_service_is_refused_before_any_network(tmp_path):
     path = tmp_path / "token"
     path.write_text("spiffe://pillion.local/service/web tok\n-----BEGIN CERTIFICATE-----\n")
