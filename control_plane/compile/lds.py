@@ -79,7 +79,9 @@ def _manager(direction: str) -> HttpConnectionManager:
         FileAccessLog(path="/dev/stdout", log_format=SubstitutionFormatString(json_format=fields)),
         deterministic=True,
     )
-    return HttpConnectionManager(stat_prefix=direction, http_filters=[router], access_log=[log])
+    # Present, with no provider: continue or start a W3C trace.
+    tracing = HttpConnectionManager.Tracing()
+    return HttpConnectionManager(stat_prefix=direction, http_filters=[router], access_log=[log], tracing=tracing)
 
 
 def _listener(
