@@ -83,7 +83,8 @@ class Service:
             answer["calls"] = {target: body for target, (_, body) in zip(targets, results, strict=True)}
             if any(code != 200 for code, _ in results):
                 status = 502
-        return web.json_response(answer, status=status)
+        # With a line end, for whoever tries it with curl.
+        return web.Response(text=json.dumps(answer) + "\n", status=status, content_type="application/json")
 
     async def client(self, app: web.Application) -> AsyncIterator[None]:
         """aiohttp's cleanup context: one client session for the life of the app."""

@@ -79,9 +79,7 @@ def tls(side: str, chain: Path, key: Path, roots: Path, peer: str) -> dict[str, 
     """A transport socket from files; side is Downstream or Upstream, `peer` the exact URI SAN to accept."""
     san = {"san_type": "URI", "matcher": {"exact": peer}}
     common = {
-        "tls_certificates": [
-            {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}
-        ],
+        "tls_certificates": [{"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}],
         "validation_context": {
             "trusted_ca": {"filename": str(roots)},
             "match_typed_subject_alt_names": [san],

@@ -34,9 +34,7 @@ class OwnedTree(Tree):
 
     def show(self) -> str:
         """The ends of all logs."""
-        return "\n".join(
-            f"--- {process.name} ({process.returncode})\n{process.tail(30)}" for process in self.processes
-        )
+        return "\n".join(f"--- {process.name} ({process.returncode})\n{process.tail(30)}" for process in self.processes)
 
 
 class Harness(Mesh):
@@ -96,9 +94,7 @@ class Harness(Mesh):
 
     def wait_for_endpoints(self, sidecar: Sidecar, cluster: str, count: int) -> None:
         """Until the sidecar's /clusters knows exactly `count` endpoints of `cluster`."""
-        wait_until(
-            lambda: len(endpoints(sidecar, cluster)) == count, READY, f"{count} endpoints of {cluster}"
-        )
+        wait_until(lambda: len(endpoints(sidecar, cluster)) == count, READY, f"{count} endpoints of {cluster}")
 
 
 def endpoints(sidecar: Sidecar, cluster: str) -> set[str]:
