@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
@@ -24,8 +23,8 @@ def is_of_version(instance: Instance, version: Version) -> bool:
 
 
 def load_assignment(name: str, instances: Sequence[Instance], versions: Mapping[str, Version]) -> ClusterLoadAssignment:
-    """All of `instances`, in their order, but those that gave a host name: EDS carries IP addresses only."""
-    endpoints = [_endpoint(it, versions) for it in instances if _is_ip(it.host)]
+    """All of `instances`, in their order."""
+    endpoints = [_endpoint(it, versions) for it in instances]
     # No locality at all rather than an empty one: the same to Envoy, and shorter.
     localities = [LocalityLbEndpoints(lb_endpoints=endpoints)] if endpoints else []
     return ClusterLoadAssignment(cluster_name=name, endpoints=localities)
@@ -46,11 +45,3 @@ def _endpoint(instance: Instance, versions: Mapping[str, Version]) -> LbEndpoint
         load_balancing_weight=UInt32Value(value=instance.weight),
         metadata=Metadata(filter_metadata={METADATA: fields}),
     )
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

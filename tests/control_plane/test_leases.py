@@ -119,7 +119,7 @@ def test_it_holds_exactly_those_whose_deadline_is_ahead(steps: list[tuple[str, s
         ({"host": ""}, "instance.host"),
         ({"host": "0.0.0.0"}, "instance.host"),
         ({"host": "1.2.3.400"}, "instance.host"),
-        ({"host": "a b"}, "instance.host"),
+        ({"host": "cart-1.local"}, "instance.host"),
         ({"port": 0}, "instance.port"),
         ({"port": 65536}, "instance.port"),
         ({"weight": 129}, "instance.weight"),
@@ -128,7 +128,7 @@ def test_it_holds_exactly_those_whose_deadline_is_ahead(steps: list[tuple[str, s
     ],
 )
 def test_bad_instances_are_refused_by_field(change: dict[str, object], place: str) -> None:
-    good: dict[str, object] = {"service": "cart", "id": "a-1", "host": "cart-1.local", "port": 80}
+    good: dict[str, object] = {"service": "cart", "id": "a-1", "host": "10.0.0.1", "port": 80}
     check_instance(Instance(**good))  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=place):
         check_instance(Instance(**(good | change)))  # type: ignore[arg-type]
