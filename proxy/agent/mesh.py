@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAVE_DELAY = 0.05
-"""Seconds between a change of the configuration and its way to the disk, so that a burst is written once."""
 SAVE_SHARE = 20.0
-"""Writing takes at most one part in this many of the agent's time: a big one that changes often waits longer."""
+"""Writing the configuration takes at most one part in this many of the agent's time; what comes sooner waits."""
 
 
 class Host(Protocol):
@@ -88,7 +86,7 @@ class Mesh:
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
         self._save: asyncio.TimerHandle | None = None
-        self._save_cost = 0.0
+        self._save_next = 0.0
 
     async def run(self) -> None:
         """Get the identity, then follow the control plane for ever. Raises StartError when it refuses us."""
@@ -105,7 +103,7 @@ class Mesh:
     def published(self) -> None:
         """A configuration was pushed: keep it for a restart."""
         if self._save is None:
-            delay = max(SAVE_DELAY, self._save_cost * SAVE_SHARE)
+            delay = max(0.0, self._save_next - time.monotonic())
             self._save = asyncio.get_running_loop().call_later(delay, self._save_configuration)
 
     async def leave(self) -> None:
@@ -171,7 +169,8 @@ class Mesh:
             self._state_dir.save_configuration(self._ads.dump())
         except OSError as error:
             logger.error("configuration not cached: %s", error)
-        self._save_cost = time.monotonic() - started
+        now = time.monotonic()
+        self._save_next = now + (now - started) * SAVE_SHARE
 
     async def _register(self) -> None:
         host = self._options.address

@@ -20,6 +20,7 @@ from proxy.agent.svid import Svid
 
 _MAGIC = b"pillion-identity-1\n"
 _SALT, _NONCE = 32, 12
+_IDENTITY, _CONFIGURATION = "identity.sealed", "configuration.json"
 MAX_FILE = 256 * 1024 * 1024
 """Bytes; a longer file is not ours."""
 
@@ -32,18 +33,23 @@ class StateDir:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
         self._path = path
+        for name in (_IDENTITY, _CONFIGURATION):  # half-written by a process that was killed
+            for leftover in path.glob(f".{name}.*"):
+                leftover.unlink(missing_ok=True)
 
     def save_identity(self, svid: Svid, secret: str) -> None:
         """Seal under `secret` (the join token). Raises OSError."""
         salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
         plain = json.dumps(asdict(svid)).encode()
-        self._write("identity.sealed", _MAGIC + salt + nonce + _cipher(secret, salt).encrypt(nonce, plain, _MAGIC))
+        self._write(
+            _IDENTITY, _MAGIC + salt + nonce + _cipher(secret, salt).encrypt(nonce, plain, _MAGIC), durable=True
+        )
 
     def load_identity(self, secret: str, now: float) -> Svid | None:
         """The sealed identity, if this secret opens it and its certificate is valid at `now` (epoch seconds)."""
         from cryptography.exceptions import InvalidTag
 
-        data = self._read("identity.sealed")
+        data = self._read(_IDENTITY)
         head = len(_MAGIC)
         if data is None or not data.startswith(_MAGIC) or len(data) < head + _SALT + _NONCE:
             return None
@@ -57,11 +63,11 @@ class StateDir:
 
     def save_configuration(self, dump: dict[str, Any]) -> None:
         """`dump` is Ads.dump(); it holds no secret. Raises OSError."""
-        self._write("configuration.json", json.dumps(dump, default=_as_base64).encode())
+        self._write(_CONFIGURATION, json.dumps(dump, default=_as_base64).encode(), durable=False)
 
     def load_configuration(self) -> dict[str, Any] | None:
         """What save_configuration was given, or None. Byte strings are base64 text: Ads.restore takes both."""
-        data = self._read("configuration.json")
+        data = self._read(_CONFIGURATION)
         if data is None:
             return None
         try:
@@ -78,13 +84,14 @@ class StateDir:
             return None
         return data if len(data) <= MAX_FILE else None
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, durable: bool) -> None:
         fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self._path)  # 0600
         try:
             with open(fd, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:  # a power cut may cost the configuration, which the control plane has, not the identity
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, self._path / name)
         except BaseException:
             os.unlink(temporary)

@@ -124,6 +124,13 @@ def test_tampering_gives_none(tmp_path):
         assert state.load_identity(SECRET, svid.not_before) is None
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".identity.sealed.abc").write_bytes(b"half")
+    (tmp_path / "another file").write_bytes(b"")
+    StateDir(tmp_path)
+    assert os.listdir(tmp_path) == ["another file"]
+
+
 def test_two_seals_of_the_same_differ(tmp_path):
     state, svid = StateDir(tmp_path), make_svid()
     state.save_identity(svid, SECRET)
