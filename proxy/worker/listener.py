@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -19,6 +20,7 @@ from proxy.worker.timers import Timers
 log = logging.getLogger("proxy.worker.listener")
 
 _ACCEPTS_PER_TURN = 64
+_DRAIN_TURNS = 16
 _MAX_HANDSHAKES = 4096
 _RETRY_SECONDS = 0.5
 
@@ -74,25 +76,30 @@ class ListenerSlot:
         """Whether any connection or handshake is left."""
         return bool(self.connections or self._tasks)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept what waits, up to a bound; whether it was reached, so that there may be more."""
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
+                if error.errno == errno.EINVAL:  # another worker drains, too, and came first: see drain()
+                    self.stop()
+                    return False
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
                 log.error("cannot accept listener=%s: %s", self.state.name, error)
                 self.stop()
                 self._loop.call_later(_RETRY_SECONDS, self.start)
-                return
+                return False
             if len(self._tasks) >= _MAX_HANDSHAKES:
                 sock.close()
                 continue
             task = self._loop.create_task(self._serve(sock, address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _serve(self, sock: socket.socket, peer: Any) -> None:
         state = self.state
@@ -123,8 +130,16 @@ class ListenerSlot:
 
     def drain(self, now: float) -> None:
         """Stop accepting; close what is idle; the rest closes with its next answer."""
-        self.draining = True
-        self.stop()
+        if not self.draining:
+            # Who is connected by now is served; who comes later is refused at once and can go elsewhere. Closing would
+            # not do: the agent holds the socket as well, and the kernel would go on taking connections that nobody
+            # accepts. shutdown(2) on a listening socket ends that for everyone who holds it.
+            accepts = range(_DRAIN_TURNS) if self._accepting else ()
+            all(self._accept() for _ in accepts)
+            self.draining = True
+            self.stop()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         for connection in list(self.connections):
             connection.drain(now)
 
