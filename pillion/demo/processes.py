@@ -33,7 +33,7 @@ class ProcessFailed(Exception):
 
 
 class Process:
-    """One started process. `pid` is also the id of its session and process group."""
+    """One started process. `pid` is also the id of its session."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         """Start it. Raises OSError when the log cannot be written."""
@@ -93,25 +93,16 @@ class Process:
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to its whole group: also to children that outlived it."""
+        """SIGKILL to its whole session: also to children that outlived it, or are in a group of their own."""
         self.stopping = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        for pid in sessions().get(self.pid, ()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     def wait(self, timeout: float) -> int:
         """Its exit status. Raises subprocess.TimeoutExpired."""
         return self._popen.wait(timeout)
-
-    def group_alive(self) -> bool:
-        """True while the process or a child in its group exists."""
-        self._popen.poll()  # reap it, a zombie counts as a member
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
 
 
 class Tree:
@@ -146,16 +137,30 @@ class Tree:
         for process in reversed(self.processes):
             process.terminate()
         deadline = time.monotonic() + grace
-        while time.monotonic() < deadline and any(process.group_alive() for process in self.processes):
+        while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.02)
-        killed = [process.name for process in self.processes if process.group_alive()]
-        for process in self.processes:
+        for process in left:
             process.kill()
         for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
         self.processes.clear()
-        return killed
+        return [process.name for process in left]
+
+    def _left(self) -> list[Process]:
+        running = sessions()
+        return [process for process in self.processes if process.returncode is None or process.pid in running]
+
+
+def sessions() -> dict[int, list[int]]:
+    """The processes of each session by its id, without zombies (proc(5), /proc/PID/stat, fields 3 and 6)."""
+    found: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _parent, _group, session, *_ = stat.read_text().rpartition(")")[2].split()
+            if state not in "ZX":
+                found.setdefault(int(session), []).append(int(stat.parent.name))
+    return found
 
 
 def children(pid: int) -> list[int]:

@@ -17,14 +17,14 @@ from pillion.demo.processes import ProcessFailed, Tree, children, free_ports, is
 from tests.support.wait import wait_until
 
 SLEEP = [sys.executable, "-S", "-c", "import time; print('ready', flush=True); time.sleep(60)"]
-# A child of its own, which ignores SIGTERM and outlives its parent.
+# Ignores SIGTERM, as does its child, which is in a group of its own.
 STUBBORN = [
     sys.executable,
     "-S",
     "-c",
     "import signal, subprocess, sys, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])\n"
+    "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'], process_group=0)\n"
     "print('child', child.pid, flush=True)\n"
     "time.sleep(60)",
 ]
