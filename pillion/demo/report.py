@@ -62,10 +62,9 @@ class Upstream:
     """What one sidecar knows of one cluster."""
 
     figures: Figures = field(default_factory=Figures)
+    # Those that were made; one whose connect or handshake failed is not among them.
     connections: float = 0
-    connect_failures: float = 0
-    tls_errors: float = 0
-    # Handshakes that verified the peer, by its identity.
+    # Handshakes by the peer's verified identity, "" where nothing was verified.
     verified: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -113,10 +112,6 @@ def _take(sample: Sample, name: str, labels: Mapping[str, str], value: float) ->
         sample.upstreams[cluster].figures.buckets[float(labels["le"])] += value
     elif name == "upstream_cx_total":
         sample.upstreams[cluster].connections += value
-    elif name == "upstream_cx_connect_fail_total":
-        sample.upstreams[cluster].connect_failures += value
-    elif name == "upstream_tls_error_total":
-        sample.upstreams[cluster].tls_errors += value
     elif name == "upstream_tls_handshake_total":
         sample.upstreams[cluster].verified[labels.get("peer", "")] += value
     elif name == "downstream_rq_total" and inbound:
@@ -197,14 +192,11 @@ def edges(
 
 
 def verified(upstream: Upstream, expected: str) -> bool:
-    """True when there were handshakes, all with the peer `expected`, and no connection served without one.
-
-    A connection that failed to be made, or whose handshake failed, carried no request and does not count.
-    """
+    """True when there were handshakes, all with the peer `expected`, and no connection was made without one."""
     handshakes = upstream.verified.get(expected, 0)
     if not handshakes or any(count for peer, count in upstream.verified.items() if peer != expected):
         return False
-    return upstream.connections - upstream.connect_failures - upstream.tls_errors <= handshakes
+    return upstream.connections <= handshakes
 
 
 def summary(
