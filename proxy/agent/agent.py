@@ -41,7 +41,7 @@ class Agent:
             options.workers,
             on_stats=self._stats,
             on_gone=self._worker_gone,
-            log_level=options.log_level,
+            log_level=log.standard(options.log_level),
             command=worker_command,
         )
         self.state = State(self._publish)
@@ -76,10 +76,7 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self.state.stop()
-            if self.supervisor.pids:  # only after an error
-                self.supervisor.kill()
-                await self.supervisor.stop(0.0)
-            self.supervisor.drain(0.0)
+            await self.supervisor.abandon()  # after an error there may be workers left
             if self._mesh is not None:
                 await self._mesh.close()
             if admin is not None:
@@ -93,7 +90,11 @@ class Agent:
 
     def _part_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._stop.done():
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._stop.done():
+            logger.error("a part of the agent failed while it stopped", exc_info=error)
+        else:
             self._stop.set_exception(error)
 
     def _start_static(self, bootstrap: Bootstrap) -> None:
@@ -225,7 +226,7 @@ class Agent:
         """Of the agent and every worker."""
         self.log_level = level
         log.set_level(level)
-        self.supervisor.set_log_level(level)
+        self.supervisor.set_log_level(log.standard(level))
 
     def drain_listeners(self) -> None:
         """Stop accepting; the agent stays."""

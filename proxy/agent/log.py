@@ -38,6 +38,11 @@ class Formatter(logging.Formatter):
         return f"{seconds}.{int(record.msecs):03d}Z {level:<5} {self._component:<6} {text}"
 
 
+def standard(level: str) -> str:
+    """The name that the logging module has for one of LEVELS, lower case, as workers take it."""
+    return {"trace": "debug", "off": "critical"}.get(level, level)
+
+
 def set_level(level: str) -> None:
     """Change the level of the whole agent. `level` is one of LEVELS."""
     logging.getLogger().setLevel(_NUMBERS[level])

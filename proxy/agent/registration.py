@@ -90,6 +90,7 @@ class Registration:
         self._stub = mesh_pb2_grpc.RegistryStub(channel)
         self._registrar = Registrar()
         self._complained = False
+        self._asked = False
 
     async def run(self) -> None:
         """Keep the registry right for ever."""
@@ -100,8 +101,8 @@ class Registration:
             await asyncio.sleep(PROBE_INTERVAL)
 
     async def leave(self) -> None:
-        """Take the instance out, if it is in; gives up after a second."""
-        if not self._registrar.registered:
+        """Take the instance out, if it may be in; gives up after a second."""
+        if not self._asked:
             return
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self._deregister(timeout=1.0)
@@ -113,6 +114,7 @@ class Registration:
                 case Do.REGISTER:
                     request = mesh_pb2.RegisterRequest(instance=self._instance)
                     request.lease.FromNanoseconds(int(LEASE * 1e9))
+                    self._asked = True
                     answer = await self._stub.Register(
                         request, metadata=bearer(self._session_token()), timeout=RPC_TIMEOUT
                     )

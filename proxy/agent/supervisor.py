@@ -140,9 +140,7 @@ class Supervisor:
         if self.draining:
             return
         self.draining = True
-        for timer in self._restarting:
-            timer.cancel()
-        self._restarting.clear()
+        self._cancel_restarts()
         for worker in tuple(self._workers):
             worker.drain(seconds)
         self.sockets.close()
@@ -167,6 +165,17 @@ class Supervisor:
         for worker in tuple(self._workers):
             worker.kill("not done when its time was over")
 
+    async def abandon(self) -> None:
+        """The start failed: end every worker now, without a word, and close the sockets."""
+        self.draining = True
+        self._cancel_restarts()
+        self.sockets.close()
+        for worker in tuple(self._workers):
+            worker.end()
+        while self._workers:
+            self._changed.clear()
+            await self._changed.wait()
+
     # ---- workers -----
 
     def _spawn(self, slot: int) -> None:
@@ -186,6 +195,11 @@ class Supervisor:
         if self._target is not None:
             worker.want(self._target)
 
+    def _cancel_restarts(self) -> None:
+        for timer in self._restarting:
+            timer.cancel()
+        self._restarting.clear()
+
     def _later(self, slot: int, delay: float) -> None:
         def now() -> None:
             self._restarting.discard(timer)
@@ -202,7 +216,7 @@ class Supervisor:
         self._on_gone(worker.pid)
         self._changed.set()
         if self.draining:
-            logger.info("worker ended pid=%d %s", worker.pid, describe(status))
+            logger.debug("worker ended pid=%d %s", worker.pid, describe(status))
             return
         life = asyncio.get_running_loop().time() - worker.started
         delay = self._backoffs[slot].died(life)

@@ -128,9 +128,10 @@ class WorkerProcess:
     def kill(self, why: str) -> None:
         """End it at once (SIGKILL); on_exit follows."""
         logger.error("worker killed pid=%d why=%r", self.pid, why)
-        self._kill()
+        self.end()
 
-    def _kill(self) -> None:
+    def end(self) -> None:
+        """The same without a word."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
 
@@ -228,7 +229,7 @@ class WorkerProcess:
             self._close_channel()
             # Without its channel a worker is to end by itself; give a well-behaved one the time to.
             self._heard()
-            self._deadline = self._loop.call_later(1.0, self._kill)
+            self._deadline = self._loop.call_later(1.0, self.end)
             return
         try:
             messages = self._decoder.feed(data)

@@ -42,6 +42,7 @@ class Plane:
     operator: tuple[tuple[str, str], ...]
     web: str
     channel: grpc.aio.Channel
+    target: str
 
     async def token(self, service: str) -> str:
         request = pb.CreateTokenRequest(service=service)
@@ -69,4 +70,5 @@ async def running(data: Path) -> AsyncIterator[Plane]:
                 bearer(file.token),
                 f"http://127.0.0.1:{web_port}",
                 channel,
+                f"127.0.0.1:{grpc_port}",
             )

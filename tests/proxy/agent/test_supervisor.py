@@ -51,10 +51,7 @@ async def supervisor(mode="serve", count=1, **options):
     try:
         yield subject
     finally:
-        subject.draining = False
-        subject.drain(0.0)
-        subject.kill()
-        await subject.stop(0.0)
+        await subject.abandon()
 
 
 async def ask(port):

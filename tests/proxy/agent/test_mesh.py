@@ -1,0 +1,140 @@
+"""A sidecar in the mesh as a process, against a real control plane. Its workers are channel_worker.py."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pillion.client import TokenFile
+from pillion.v1 import mesh_pb2 as pb
+from tests.support import plane
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "tests" / "support" / "agent_with_channel_worker.py"
+
+
+def free_ports(count):
+    socks = [socket.socket() for _ in range(count)]
+    for sock in socks:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in socks]
+    for sock in socks:
+        sock.close()
+    return ports
+
+
+class Place:
+    """One sidecar's files and ports."""
+
+    def __init__(self, directory, text):
+        self.directory = directory
+        self.outbound, self.inbound, self.admin, self.app = free_ports(4)
+        self.token_file = directory / "token"
+        self.token_file.write_text(text)
+
+    def arguments(self, target, service="cart"):
+        return (
+            *("--service", service, "--app-port", str(self.app), "--control-plane", target),
+            *("--token-file", str(self.token_file), "--instance", "c1", "--drain-time", "1s"),
+            *("--outbound-port", str(self.outbound), "--inbound-port", str(self.inbound)),
+            *("--admin-port", str(self.admin), "--state-dir", str(self.directory / "state")),
+        )
+
+
+async def start(arguments):
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", str(SCRIPT), "serve", *arguments),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finished(process):
+    async with asyncio.timeout(15):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def sidecar(arguments):
+    process = await start(arguments)
+    try:
+        async with asyncio.timeout(15):
+            process.ready = (await process.stdout.readline()).decode()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def admin(place, path):
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.admin)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return head.split(" ")[1], body
+
+
+async def prepared(mesh, tmp_path):
+    document = pb.Document(source="m.yaml", yaml="kind: Service\nname: cart\n")
+    await mesh.mesh.Apply(pb.ApplyRequest(documents=[document]), metadata=mesh.operator)
+    answer = await mesh.mesh.CreateToken(pb.CreateTokenRequest(service="cart"), metadata=mesh.operator)
+    return Place(tmp_path, answer.token_file), mesh.target
+
+
+async def test_join_serve_restart_without_the_control_plane(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith(f"pillion proxy ready: inbound 0.0.0.0:{place.inbound}, outbound ")
+            assert await admin(place, "/ready") == ("200", "LIVE\n")
+            certificates = json.loads((await admin(place, "/certs"))[1])["certificates"]
+            uri = certificates[0]["cert_chain"][0]["subject_alt_names"][0]["uri"]
+            assert uri == "spiffe://pillion.local/service/cart"
+            status, dump = await admin(place, "/config_dump")
+            assert status == "200"
+            assert "PRIVATE KEY" not in dump
+            assert TokenFile.load(place.token_file).token not in dump
+            assert '"version_info": ""' not in dump.split("ListenersConfigDump")[1].split("RoutesConfigDump")[0]
+            process.send_signal(signal.SIGTERM)
+            assert (await finished(process))[0] == 0
+    # The control plane is gone; the join token is used.
+    async with sidecar(place.arguments(target)) as process:
+        assert process.ready.startswith("pillion proxy ready: inbound")
+        assert "control_plane_connected_state 0.0" in (await admin(place, "/metrics"))[1]
+
+
+async def test_a_used_token_is_one_line_and_exit_2(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        token = TokenFile.load(place.token_file).token
+        await mesh.ca.Sign(pb.SignRequest(csr_pem=plane.csr("cart"), join_token=token))
+        status, out, err = await finished(await start(place.arguments(target)))
+        assert (status, out) == (2, "")
+        assert err.startswith("pillion proxy: the control plane refuses spiffe://pillion.local/service/cart: ")
+        assert err.count("\n") == 1
+        assert token not in err
+
+
+@pytest.mark.parametrize("which", ["inbound", "outbound"])
+async def test_a_port_in_use_names_listener_and_address(tmp_path, which):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        host = "0.0.0.0" if which == "inbound" else "127.0.0.1"
+        with socket.create_server((host, getattr(place, which))):
+            status, _out, err = await finished(await start(place.arguments(target)))
+        assert status == 2
+        port = getattr(place, which)
+        assert err.endswith(
+            f"pillion proxy: listener '{which}': cannot listen on {host}:{port}: Address already in use\n"
+        )
