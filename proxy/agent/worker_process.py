@@ -216,11 +216,12 @@ class WorkerProcess:
                 self._out[0] = (data[sent:], None)
         self._loop.remove_writer(self._channel)
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Take in what there is; False: nothing, or the channel is at its end."""
         try:
             data, fds = receive(self._channel)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data, fds = b"", []
         for fd in fds:
@@ -230,12 +231,12 @@ class WorkerProcess:
             # Without its channel a worker is to end by itself; give a well-behaved one the time to.
             self._heard()
             self._deadline = self._loop.call_later(1.0, self.end)
-            return
+            return False
         try:
             messages = self._decoder.feed(data)
         except Exception as error:
             self.kill(f"corrupted channel: {error}")
-            return
+            return False
         for message in messages:
             if isinstance(message, Applied):
                 self._heard()
@@ -247,6 +248,7 @@ class WorkerProcess:
                 self._on_message(self, message)
             else:
                 self.kill(f"sent a {type(message).__name__}")
+        return True
 
     def _close_channel(self) -> None:
         if self._channel.fileno() < 0:
@@ -266,8 +268,9 @@ class WorkerProcess:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         status = self._process.wait()
-        while self._channel.fileno() >= 0:  # the last Stats may still lie in the socket
-            self._readable()
+        while self._channel.fileno() >= 0 and self._readable():
+            pass  # the last Stats may still lie in the socket
+        self._close_channel()
         self._heard()
         self._on_exit(self, status)
 
