@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 def run(options: Options, worker_command: Sequence[str] = COMMAND) -> int:
     """Run until SIGTERM or SIGINT. Prints one line on stdout when ready, one on stderr when it cannot start."""
     log.setup(options.log_level)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say less than ours
     gc.freeze()
     try:
         return asyncio.run(_run(options, worker_command))

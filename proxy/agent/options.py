@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import re
 import socket
@@ -178,8 +179,8 @@ def _build(prog: str) -> _Parser:
     )
     add(
         "--address",
-        type=_host,
-        metavar="HOST",
+        type=_address,
+        metavar="IP",
         help="where other sidecars reach this one (default: found out)",
     )
     add(
@@ -251,17 +252,18 @@ def _instance(text: str) -> str:
     return text
 
 
-def _host(text: str) -> str:
-    if not text or any(c.isspace() or c in "/@" for c in text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a host name or address")
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:  # endpoints travel as addresses (EDS), so that no proxy needs to resolve names
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
     return text
 
 
 def _host_port(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host:
+    if not colon or not host or any(char.isspace() or char in "/@" for char in host):
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    _host(host)
     _port(port)
     return text
 

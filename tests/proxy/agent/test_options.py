@@ -92,6 +92,7 @@ def test_bootstrap_mode(token):
         (["MESH", "--service", "Cart"], "'Cart' is not a service name"),
         (["MESH", "--app-port", "99999"], "'99999' is not a number from 1 to 65535"),
         (["MESH", "--control-plane", "somewhere"], "'somewhere' is not HOST:PORT"),
+        (["MESH", "--address", "cart-1.local"], "'cart-1.local' is not an IP address"),
         (["MESH", "--drain-time", "soon"], "'soon' is not a duration"),
         (["MESH", "--label", "novalue"], "'novalue' is not KEY=VALUE"),
         (["MESH", "--label", "a=1", "--label", "a=2"], "--label: a key is given twice"),
