@@ -339,12 +339,14 @@ async def _run(duration: float | None, as_json: bool) -> int:
         console.print(f"the control plane refused: {error.details()}", markup=False, highlight=False, soft_wrap=True)
         return 1
     finally:
-        console.print("stopping everything", highlight=False)
-        tree.stop()
-        if keep:
-            console.print(f"something failed; the logs are in {logs}", highlight=False, soft_wrap=True)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+        try:
+            if keep:
+                console.print(f"something failed; the logs stay in {logs}", highlight=False, soft_wrap=True)
+            console.print("stopping everything", highlight=False)
+        finally:  # also when the terminal or the reader of our output is gone
+            tree.stop()
+            if not keep:
+                shutil.rmtree(directory, ignore_errors=True)
     if as_json:
         print(json.dumps(summary), flush=True)
     if duration is None:
