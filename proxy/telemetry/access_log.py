@@ -1,7 +1,11 @@
-"""The access log's line: Envoy's command operators, compiled once into a template and a tuple of readers.
+"""The access log's line: Envoy's command operators, compiled once into one function.
 
 Source: Envoy, "Access logging", command operators. What is not listed in OPERATORS is an error when the
 configuration is loaded.
+
+A format becomes the source of one lambda, `template % (expression, expression, ...)`, as dataclasses and namedtuples
+are made: one call a line instead of several a field. Only expressions of this file's table enter the source; what
+comes from the configuration (names of headers, literals) is bound as constants.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ class Record(Protocol):
 
     start_time: float
     duration: float
+    head: Any  # has method, target, authority
     protocol: str
     status: int
     flags: str
@@ -37,8 +42,6 @@ class Record(Protocol):
     def response_header(self, name: bytes) -> bytes | None: ...
 
 
-Reader = Callable[[Any], str | int | None]
-
 _second: int = -1
 _prefix = ""
 
@@ -52,98 +55,101 @@ def start_time(epoch: float) -> str:
     return f"{_prefix}.{int((epoch - whole) * 1000):03d}Z"
 
 
-OPERATORS: Final[dict[str, Reader]] = {
-    "START_TIME": lambda r: start_time(r.start_time),
-    "DURATION": lambda r: int(r.duration * 1000),
-    "PROTOCOL": lambda r: r.protocol,
-    "RESPONSE_CODE": lambda r: r.status,
-    "RESPONSE_FLAGS": lambda r: r.flags or None,
-    "RESPONSE_CODE_DETAILS": lambda r: r.details or None,
-    "BYTES_RECEIVED": lambda r: r.bytes_received,
-    "BYTES_SENT": lambda r: r.bytes_sent,
-    "UPSTREAM_HOST": lambda r: r.upstream_host or None,
-    "UPSTREAM_CLUSTER": lambda r: r.upstream_cluster or None,
-    "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda r: r.attempts,
-    "ROUTE_NAME": lambda r: r.route_name or None,
-    "DOWNSTREAM_PEER_URI_SAN": lambda r: r.peer_uri_san or None,
-    "DOWNSTREAM_REMOTE_ADDRESS": lambda r: r.downstream_address,
-    "TRACE_ID": lambda r: r.trace_id or None,
+NUMBER: Final = "number"
+PLAIN: Final = "plain"
+TEXT: Final = "text"
+BYTES: Final = "bytes"
+
+OPERATORS: Final[dict[str, tuple[str, str]]] = {
+    "START_TIME": ("start_time(r.start_time)", PLAIN),
+    "DURATION": ("int(r.duration * 1000)", NUMBER),
+    "PROTOCOL": ("r.protocol", PLAIN),
+    "RESPONSE_CODE": ("r.status", NUMBER),
+    "RESPONSE_FLAGS": ("(r.flags or '-')", PLAIN),
+    "RESPONSE_CODE_DETAILS": ("r.details", TEXT),
+    "BYTES_RECEIVED": ("r.bytes_received", NUMBER),
+    "BYTES_SENT": ("r.bytes_sent", NUMBER),
+    "UPSTREAM_HOST": ("r.upstream_host", TEXT),
+    "UPSTREAM_CLUSTER": ("r.upstream_cluster", TEXT),
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT": ("r.attempts", NUMBER),
+    "ROUTE_NAME": ("r.route_name", TEXT),
+    "DOWNSTREAM_PEER_URI_SAN": ("r.peer_uri_san", TEXT),
+    "DOWNSTREAM_REMOTE_ADDRESS": ("r.downstream_address", PLAIN),
+    "TRACE_ID": ("r.trace_id", TEXT),
 }
-"""The operators without argument; REQ(NAME) and RESP(NAME), with ?ALTERNATIVE and :LENGTH, are the others."""
+"""Operator → (expression over the record `r`, kind). NUMBER is an int; PLAIN a str that is never empty and needs no
+escaping; TEXT a str, empty for absent; BYTES bytes or None. REQ(NAME) and RESP(NAME), with ?ALTERNATIVE and :LENGTH,
+are the operators with an argument."""
+
+_ATTRIBUTES: Final = {":method": "r.head.method", ":path": "r.head.target", ":authority": "r.head.authority"}
 
 _OPERATOR: Final = re.compile(
     r"%(?:(?P<name>[A-Z_]+)(?:\((?P<arg>[^()%]*)\))?(?::(?P<length>[0-9]+))?|(?P<percent>%))?(?P<end>%)?"
 )
 
+Constants = dict[str, Any]
 
-def _header(argument: str, request: bool) -> Callable[[Any], bytes | None]:
+
+def _constant(constants: Constants, value: object) -> str:
+    """A name for `value` in the compiled expression."""
+    name = f"c{len(constants)}"
+    constants[name] = value
+    return name
+
+
+def _header(constants: Constants, operator: str, argument: str, length: str | None) -> str:
+    """The expression of REQ(...) or RESP(...). Raises ValueError."""
     names = [name.lower() for name in argument.split("?")]
     if len(names) > 2 or not all(names):
-        raise ValueError(f"{argument!r} is not NAME or NAME?ALTERNATIVE")
-
-    def reader(name: str) -> Callable[[Any], bytes | None]:
-        wanted = name.encode("latin-1")
-        if request:
-            return lambda r: r.request_header(wanted)
-        return lambda r: r.response_header(wanted)
-
-    first = reader(names[0])
-    if len(names) == 1:
-        return first
-    second = reader(names[1])
-
-    def either(record: Any) -> bytes | None:
-        value = first(record)
-        return value if value is not None else second(record)
-
-    return either
+        raise ValueError(f"%{operator}({argument})%: {argument!r} is not NAME or NAME?ALTERNATIVE")
+    method = "r.request_header" if operator == "REQ" else "r.response_header"
+    found = []
+    for name in names:
+        if operator == "REQ" and name in _ATTRIBUTES:
+            found.append(_ATTRIBUTES[name])
+        else:
+            found.append(f"{method}({_constant(constants, name.encode('latin-1', 'replace'))})")
+    expression = found[0] if len(found) == 1 else f"first({found[0]}, {found[1]})"
+    return expression if length is None else f"cut({expression}, {int(length)})"
 
 
-def _operator(name: str, argument: str | None, length: str | None) -> Reader:
-    """The reader behind one %OPERATOR%. Raises ValueError."""
-    if name in ("REQ", "RESP"):
-        if not argument:
-            raise ValueError(f"%{name}% needs a header name: %{name}(X-NAME)%")
-        raw = _header(argument, name == "REQ")
-        limit = int(length) if length else None
-
-        def text(record: Any) -> str | None:
-            value = raw(record)
-            return None if value is None else value.decode("latin-1")[:limit]
-
-        return text
-    if argument is not None or length is not None:
-        raise ValueError(f"%{name}% takes no argument here")
-    try:
-        return OPERATORS[name]
-    except KeyError:
-        known = ", ".join([*sorted(OPERATORS), "REQ(NAME)", "RESP(NAME)"])
-        raise ValueError(f"unknown operator %{name}%; known: {known}") from None
-
-
-def parse(form: str) -> tuple[list[str], list[Reader]]:
-    """Cut a format into literals and readers, one literal more than readers. Raises ValueError."""
-    literals, readers, literal, at = [], [], "", 0
+def parse(form: str, constants: Constants) -> tuple[list[str], list[tuple[str, str]]]:
+    """Cut a format into literals and (expression, kind) pairs, one literal more than pairs. Raises ValueError."""
+    literals: list[str] = []
+    fields: list[tuple[str, str]] = []
+    literal, at = "", 0
     for found in _OPERATOR.finditer(form):
         literal += form[at : found.start()]
         at = found.end()
+        name, argument, length = found["name"], found["arg"], found["length"]
         if found["percent"]:
             literal += "%"
             at = found.start() + 2
-        elif found["name"] and found["end"]:
-            literals.append(literal)
-            readers.append(_operator(found["name"], found["arg"], found["length"]))
-            literal = ""
-        else:
+            continue
+        if not name or not found["end"]:
             raise ValueError(f"a lone % at position {found.start()} of {form!r}; write %% for one")
+        if name in ("REQ", "RESP"):
+            if not argument:
+                raise ValueError(f"%{name}% needs a header name: %{name}(X-NAME)%")
+            field = (_header(constants, name, argument, length), BYTES)
+        elif argument is not None or length is not None:
+            raise ValueError(f"%{name}% takes no argument here")
+        elif name in OPERATORS:
+            field = OPERATORS[name]
+        else:
+            known = ", ".join([*sorted(OPERATORS), "REQ(NAME)", "RESP(NAME)"])
+            raise ValueError(f"unknown operator %{name}%; known: {known}")
+        literals.append(literal)
+        fields.append(field)
+        literal = ""
     literals.append(literal + form[at:])
-    return literals, readers
+    return literals, fields
 
 
 def check(form: str) -> str | None:
     """What is wrong with a format string, or None."""
     try:
-        parse(form)
+        parse(form, {})
     except ValueError as error:
         return str(error)
     return None
@@ -151,46 +157,81 @@ def check(form: str) -> str | None:
 
 def compile_text(form: str) -> Callable[[Record], str]:
     """A text format, as Envoy's text_format: absent values are "-". Raises ValueError."""
-    literals, readers = parse(form)
-    template = "%s".join(part.replace("%", "%%") for part in literals)
-
-    def line(record: Record) -> str:
-        return template % tuple(["-" if (v := read(record)) is None else v for read in readers])
-
-    return line
+    constants: Constants = {}
+    literals, fields = parse(form, constants)
+    return _compile("%s".join(map(_quoted, literals)), [_as_text(*field) for field in fields], constants)
 
 
-def compile_json(fields: tuple[tuple[str, str], ...]) -> Callable[[Record], str]:
+def compile_json(members: tuple[tuple[str, str], ...]) -> Callable[[Record], str]:
     """A JSON object a line, as Envoy's json_format: absent values are null, a lone number stays a number.
 
     Raises ValueError.
     """
-    parts: list[str] = []
-    readers: list[Reader] = []
-    for name, form in fields:
-        label = encode_basestring(name).replace("%", "%%")
-        literals, found = parse(form)
-        if len(found) == 1 and literals == ["", ""]:
-            readers.append(found[0])
-            parts.append(f"{label}:%s")
-        elif not found:
-            parts.append(f"{label}:{encode_basestring(literals[0]).replace('%', '%%')}")
+    constants: Constants = {}
+    template: list[str] = []
+    expressions: list[str] = []
+    for name, form in members:
+        literals, fields = parse(form, constants)
+        label = _quoted(encode_basestring(name))
+        if not fields:
+            template.append(f"{label}:{_quoted(encode_basestring(literals[0]))}")
+        elif literals == ["", ""]:
+            expression, kind = fields[0]
+            template.append(f'{label}:"%s"' if kind == PLAIN else f"{label}:%s")
+            expressions.append(_JSON[kind] % expression)
         else:
-            readers.append(_mixed(form))
-            parts.append(f"{label}:%s")
-    template = "{" + ",".join(parts) + "}\n"
+            inner = _constant(constants, "%s".join(map(_quoted, literals)))
+            values = ", ".join(_as_text(*field) for field in fields)
+            template.append(f"{label}:%s")
+            expressions.append(f"quote({inner} % ({values},))")
+    return _compile("{" + ",".join(template) + "}\n", expressions, constants)
 
-    def line(record: Record) -> str:
-        return template % tuple([_json(read(record)) for read in readers])
 
+_JSON: Final = {NUMBER: "%s", PLAIN: "%s", TEXT: "json_text(%s)", BYTES: "json_bytes(%s)"}
+
+
+def _quoted(literal: str) -> str:
+    return literal.replace("%", "%%")
+
+
+def _as_text(expression: str, kind: str) -> str:
+    if kind == BYTES:
+        return f"text_bytes({expression})"
+    return f"({expression} or '-')" if kind == TEXT else expression
+
+
+def _json_text(value: str) -> str:
+    return encode_basestring(value) if value else "null"
+
+
+def _json_bytes(value: bytes | None) -> str:
+    return "null" if value is None else encode_basestring(value.decode("latin-1"))
+
+
+def _text_bytes(value: bytes | None) -> str:
+    return "-" if value is None else value.decode("latin-1")
+
+
+def _first(value: bytes | None, alternative: bytes | None) -> bytes | None:
+    return value if value is not None else alternative
+
+
+def _cut(value: bytes | None, length: int) -> bytes | None:
+    return None if value is None else value[:length]
+
+
+def _compile(template: str, expressions: list[str], constants: Constants) -> Callable[[Record], str]:
+    names: Constants = {
+        **constants,
+        "start_time": start_time,
+        "quote": encode_basestring,
+        "json_text": _json_text,
+        "json_bytes": _json_bytes,
+        "text_bytes": _text_bytes,
+        "first": _first,
+        "cut": _cut,
+        "template": template,
+    }
+    source = f"lambda r: template % ({''.join(f'{expression}, ' for expression in expressions)})"
+    line: Callable[[Record], str] = eval(source, names)  # noqa: S307  # only this file's expressions, see above
     return line
-
-
-def _mixed(form: str) -> Reader:
-    return compile_text(form)
-
-
-def _json(value: str | int | None) -> str | int:
-    if value is None:
-        return "null"
-    return encode_basestring(value) if value.__class__ is str else value

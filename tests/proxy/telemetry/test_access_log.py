@@ -14,12 +14,13 @@ from proxy.telemetry import access_log
 
 
 def record(**changes: Any) -> Any:
-    headers = {b":method": b"GET", b":path": b"/a", b"x-one": b"1"}
+    headers = {b"x-one": b"1"}
+    head = SimpleNamespace(method=b"GET", target=b"/a", authority=b"app")
     values = {
         "start_time": 1_700_000_000.1239, "duration": 0.0129, "protocol": "HTTP/1.1", "status": 200, "flags": "",
         "bytes_received": 3, "bytes_sent": 4, "upstream_host": "127.0.0.1:80", "upstream_cluster": "c",
         "route_name": "", "peer_uri_san": "", "trace_id": "", "attempts": 1, "downstream_address": "127.0.0.1:9",
-        "details": "", "request_header": headers.get, "response_header": {b"x-two": b"2"}.get,
+        "details": "", "head": head, "request_header": headers.get, "response_header": {b"x-two": b"2"}.get,
     }  # fmt: skip
     return SimpleNamespace(**{**values, **changes})
 
@@ -59,3 +60,10 @@ def test_json_lines_parse_whatever_the_client_sent(value: bytes, label: str) -> 
     assert parsed["mixed"] == f"a {value.decode('latin-1')} % b"
     assert label == "%" or parsed[label] == value.decode("latin-1")
     assert parsed["%"] == 12
+
+
+def test_json_keeps_types_and_absence() -> None:
+    line = access_log.compile_json(
+        (("code", "%RESPONSE_CODE%"), ("flags", "%RESPONSE_FLAGS%"), ("route", "%ROUTE_NAME%"), ("h", "%RESP(X-NONE)%"))
+    )
+    assert json.loads(line(record())) == {"code": 200, "flags": "-", "route": None, "h": None}

@@ -458,7 +458,7 @@ async def test_the_access_log_has_one_record_a_request(one: Worker, tmp_path: Pa
     first, second = records
     assert first["trace"] == trace
     assert first["host"] == f"127.0.0.1:{port}"
-    assert (first["got"], first["sent"], first["route"], first["flags"]) == (2, 2, "main", None)
+    assert (first["got"], first["sent"], first["route"], first["flags"]) == (2, 2, "main", "-")
     assert second["trace"] not in ("", trace)
 
 
