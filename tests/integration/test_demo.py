@@ -141,14 +141,18 @@ def check_commands(text: str) -> None:
     if shutil.which("curl"):
         command = ["curl", "-sS", "--noproxy", "*", "-H", "Host: cart", f"http://127.0.0.1:{outbound}/"]
         assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["service"] == "cart"
-    beta = request(outbound, host="cart", headers={"x-beta": "1"}).json()
+    answer = request(outbound, host="cart", headers={"x-beta": "1"})
+    assert answer.status == 200, answer
+    beta = answer.json()
     assert (beta["version"], beta["peer"]) == ("v2", "spiffe://pillion.local/service/storefront")
     dump = request(admin, "/config_dump")
     assert "spiffe://pillion.local/service/cart" in dump.body.decode()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     for _ in range(20):
-        assert request(outbound, host="cart").json()["version"] == "v1"
+        answer = request(outbound, host="cart")
+        assert answer.status == 200, answer
+        assert answer.json()["version"] == "v1"
 
 
 def found(pattern: str, text: str) -> str:

@@ -137,11 +137,15 @@ def test_a_chunked_body_arrives(pair: Pair) -> None:
 
 
 def test_connections_are_reused(pair: Pair) -> None:
+    def opened() -> tuple[float, float]:
+        outer = metric(pair.web, "upstream_cx_total", cluster="echo")
+        return outer, metric(pair.echo, "upstream_cx_total", cluster="inbound")
+
     pair.get()
-    before = pair.app.connections, metric(pair.web, "upstream_cx_total", cluster="echo")
+    before = opened()
     for _ in range(20):
         assert pair.get().status == 200
-    assert (pair.app.connections, metric(pair.web, "upstream_cx_total", cluster="echo")) == before
+    assert opened() == before
 
 
 def test_a_name_that_is_no_service_is_404(pair: Pair) -> None:
