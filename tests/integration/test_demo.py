@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pillion.demo.processes import children
+from pillion.demo.processes import children, sessions
 from tests.support.cli import PILLION, ROOT
 from tests.support.http import request
 from tests.support.wait import wait_until
@@ -149,6 +149,8 @@ def check_commands(text: str) -> None:
     assert "spiffe://pillion.local/service/cart" in dump.body.decode()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    # What is in flight in a worker when it ends may fail, and it ends a moment after its agent.
+    wait_until(lambda: sessions().keys().isdisjoint(pids), 5, "they are gone")
     for _ in range(20):
         answer = request(outbound, host="cart")
         assert answer.status == 200, answer
