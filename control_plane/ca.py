@@ -120,7 +120,7 @@ class CertificateAuthority:
             names = list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except x509.ExtensionNotFound:
             names = []
-        except ValueError as error:
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
             raise RequestError(f"csr_pem: its extensions cannot be read: {error}") from None
         uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
         if len(names) != 1 or len(uris) != 1:

@@ -132,6 +132,9 @@ class Identity:
             except ValueError as error:
                 logger.error("identity not renewed: %s", error)
                 return False
+            except Exception:  # no answer of a control plane may take the sidecar down
+                logger.exception("identity not renewed")
+                return False
         return False
 
     async def _sign(self, by_token: bool) -> Svid:

@@ -134,6 +134,9 @@ class Registration:
             self._complained = self._complained and do is Do.NOTHING
         except grpc.aio.AioRpcError as error:
             self._failed(do, error)
+        except Exception:  # no answer of a control plane may take the sidecar down
+            self._registrar.failed(loop.time())
+            logger.exception("registry: %s failed", do.name.lower())
 
     async def _deregister(self, timeout: float) -> None:  # noqa: ASYNC109  # it is the call's deadline
         request = mesh_pb2.DeregisterRequest(service=self._instance.service, id=self._instance.id)

@@ -77,8 +77,11 @@ def complete(request: Request, spiffe_id: str, chain_pem: str, bundle_pem: str, 
     leaf = chain[0]
     if leaf.public_key() != key.public_key():
         raise ValueError("the control plane signed another key")
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if list(names) != [x509.UniformResourceIdentifier(spiffe_id)]:
+    try:
+        names = list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        names = []
+    if names != [x509.UniformResourceIdentifier(spiffe_id)]:
         raise ValueError(f"the control plane signed another name than {spiffe_id}")
     return Svid(
         chain_pem=chain_pem,

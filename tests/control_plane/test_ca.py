@@ -74,6 +74,27 @@ def test_a_csr_for_anything_but_its_own_name_is_refused(
         ca.sign(csr(*names), "cart")
 
 
+@pytest.mark.parametrize(
+    "value", [b"\x05\x00", b"\x30\x04\xa3\x02\x05\x00", b"\x30\x04\xa5\x02\x05\x00"], ids=["null", "x400", "ediparty"]
+)
+def test_names_that_cannot_be_read_are_the_csrs_fault(ca: CertificateAuthority, value: bytes) -> None:
+    san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, value)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(san, critical=True)
+    request = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    with pytest.raises(RequestError, match="cannot be read"):
+        ca.sign(request.public_bytes(serialization.Encoding.PEM).decode(), "cart")
+
+
+def test_what_else_a_csr_asks_for_is_not_given(ca: CertificateAuthority) -> None:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    builder = builder.add_extension(x509.SubjectAlternativeName([uri("cart")]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=3), critical=True)
+    request = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    signed = ca.sign(request.public_bytes(serialization.Encoding.PEM).decode(), "cart")
+    leaf = x509.load_pem_x509_certificate(signed.chain_pem.encode())
+    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
 def test_a_csr_that_is_none_is_refused(ca: CertificateAuthority) -> None:
     with pytest.raises(RequestError, match="not a PKCS #10"):
         ca.sign("hello", "cart")

@@ -16,6 +16,7 @@ from google.rpc import code_pb2, status_pb2
 
 from pillion.client import bearer
 from proxy.agent.backoff import Backoff
+from proxy.agent.errors import StartError
 from proxy.agent.metrics import Metrics
 from proxy.agent.xds.protocol import TYPES, Ads, Request, short
 
@@ -65,6 +66,11 @@ class AdsClient:
                     self._token_refused()
             except TimeoutError:
                 reason = f"no response within {FIRST_RESPONSE_TIMEOUT:g} s"
+            except StartError:
+                raise
+            except Exception as error:  # no answer of a control plane may take the sidecar down
+                reason = f"the stream failed: {type(error).__name__}: {error}"
+                logger.debug("xds stream failed", exc_info=error)
             finally:
                 self._metrics.gauge("control_plane_connected_state", 0)
             delay = self._backoff.next()
@@ -85,7 +91,7 @@ class AdsClient:
             async with asyncio.timeout(FIRST_RESPONSE_TIMEOUT):
                 for request in self._ads.open():
                     await call.write(self._message(request))
-                response = await call.read()
+                response = await _read(call)
             if response is not grpc.aio.EOF:
                 self._metrics.gauge("control_plane_connected_state", 1)
                 self._backoff.reset()
@@ -94,7 +100,7 @@ class AdsClient:
             while response is not grpc.aio.EOF:
                 for request in self._received(response):
                     await call.write(self._message(request))
-                response = await call.read()
+                response = await _read(call)
         except asyncio.InvalidStateError:
             pass  # the server ended the stream between two writes: the status says why
         finally:
@@ -135,6 +141,13 @@ class AdsClient:
                 status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=request.error[:MAX_ERROR])
             )
         return message
+
+
+async def _read(call: Any) -> Any:
+    response = await call.read()
+    if response is None:  # so says grpc when it cannot parse a message
+        raise ValueError("a response is not a DiscoveryResponse")
+    return response
 
 
 def make_node(node_id: str, cluster: str, metadata: Mapping[str, Any]) -> base_pb2.Node:

@@ -36,8 +36,10 @@ def sign(request, name=ID, days=1):
         )
 
     ca = build(ca_name, ca_key.public_key()).sign(ca_key, hashes.SHA256())
-    san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)])
-    leaf = build(x509.Name([]), csr.public_key()).add_extension(san, True).sign(ca_key, hashes.SHA256())
+    builder = build(x509.Name([]), csr.public_key())
+    if name is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)]), True)
+    leaf = builder.sign(ca_key, hashes.SHA256())
     return leaf.public_bytes(pem).decode(), ca.public_bytes(pem).decode()
 
 
@@ -70,6 +72,8 @@ def test_an_answer_for_another_key_or_name_is_refused():
         complete(request, ID, *sign(other), "s")
     with pytest.raises(ValueError, match="another name"):
         complete(request, ID, *sign(request, name=ID + "x"), "s")
+    with pytest.raises(ValueError, match="another name"):
+        complete(request, ID, *sign(request, name=None), "s")
 
 
 def test_renewal_is_at_half_life_give_or_take():

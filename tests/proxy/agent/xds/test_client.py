@@ -144,3 +144,31 @@ async def test_a_refused_token_is_reported_and_the_next_attempt_works():
     async with conversation(refuse=True) as (server, _ads, _metrics, _changes, refusals):
         assert (await server.got()).type_url == CDS
         assert refusals == [1]
+
+
+async def test_bytes_that_are_no_response_cost_the_stream_and_nothing_else():
+    streams = asyncio.Queue()
+
+    async def garbage(_requests, context):
+        streams.put_nowait(None)
+        await context.write(b"\xff\xff\xff")
+        await asyncio.sleep(10)
+
+    server, name = grpc.aio.server(), "envoy.service.discovery.v3.AggregatedDiscoveryService"
+    handlers = {"StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(garbage, None, None)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    rng = random.Random()
+    rng.uniform = lambda a, b: 0.01
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        node = make_node("cart~1", "cart", {})
+        client = AdsClient(Ads(decode), channel, node, lambda: "session", lambda: None, lambda: None, Metrics(), rng)
+        task = asyncio.create_task(client.run())
+        async with asyncio.timeout(5):
+            for _ in range(3):  # it comes back
+                await streams.get()
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await server.stop(None)
