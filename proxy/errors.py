@@ -86,6 +86,10 @@ REQUEST_HEADERS_TIMEOUT = ErrorKind(
 )
 CONNECT_NOT_ALLOWED = ErrorKind("connect_not_allowed", "downstream", "NR", 404, 12, "no route allows CONNECT", True)
 DOWNSTREAM_GONE = ErrorKind("downstream_gone", "downstream", "DC", 0, 1, "the client closed the connection")
+UNSENT_FLAGS = frozenset(
+    kind.flag for kind in (NO_ROUTE, NO_HEALTHY_UPSTREAM, CONNECT_FAILURE, OVERFLOW, CONNECT_NOT_ALLOWED)
+)
+"""The flags that another sidecar may give for a request that did not reach its app."""
 RETRY_LIMIT = "URX"
 """The flag added when every retry that the policy allows was used up."""
 

@@ -60,8 +60,10 @@ class Counters:
         return slot
 
     def by_class(self, name: str, **labels: str) -> tuple[int, ...]:
-        """One slot per response class, to be indexed by status // 100."""
-        return tuple(self.slot(name, response_code_class=name_, **labels) for name_ in CLASSES)
+        """One slot per response class, to be indexed by status // 100; 600 to 999, which RFC 9110 §15 does not know
+        and some send, count as 5xx."""
+        slots = [self.slot(name, response_code_class=name_, **labels) for name_ in CLASSES]
+        return (*slots, *slots[-1:] * 4)
 
     def histogram(self, name: str, **labels: str) -> Histogram:
         """The histogram of this series; the same one whenever it is asked for again."""

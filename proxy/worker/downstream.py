@@ -7,6 +7,8 @@ and reading pauses as soon as one does, so that at most one read's worth waits.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.worker.listener import ListenerSlot
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET: Final = struct.pack("ii", 1, 0)
 _LINGER: Final = 1.0
 """Seconds that a closing connection waits for the client to read the last answer (Envoy: delayed_close_timeout)."""
 
@@ -40,6 +43,8 @@ class Downstream(asyncio.Protocol):
         "_read_paused",
         "_slot",
         "_unread",
+        "_unsent",
+        "_until_close",
         "_write_paused",
         "address",
         "closing",
@@ -75,6 +80,8 @@ class Downstream(asyncio.Protocol):
         self._lingering = False
         self._read_paused = False
         self._unread = False
+        self._unsent = 0
+        self._until_close = False
         self._write_paused = False
         self._moved = 0.0
 
@@ -136,11 +143,12 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._slot.connections.discard(self)
-        self.deadline = 0.0
+        self._lingering = True
         exchange = self.exchange
         if exchange is not None:
             exchange.on_downstream_lost()
         self.reader.close()
+        self.deadline = 0.0
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -179,15 +187,15 @@ class Downstream(asyncio.Protocol):
             if not exchange.ended:
                 self._watch(exchange)
         self._advancing = False
-        if self.exchange is not None:
-            if messages:
-                self._pause_reading()
-        elif self._error is not None and not self.closing:
-            self._refuse(self._error)
-        elif self.closing:
+        if self.closing and self.exchange is None:
             self._close()
-        elif not messages:
-            self._resume_reading()
+        elif messages:  # behind an exchange, or behind answers that the client does not read
+            self._pause_reading()
+        elif self.exchange is None:
+            if self._error is not None:
+                self._refuse(self._error)
+            else:
+                self._resume_reading()
 
     def finished(self, keep: bool, now: float) -> None:
         """The current exchange is over; its answer is written. `keep`: its request was read to the end."""
@@ -195,8 +203,9 @@ class Downstream(asyncio.Protocol):
         if not keep:
             self.closing = True
             self._unread = True
-        self._rest(now)
-        self._advance()
+        if not self._lingering:
+            self._rest(now)
+            self._advance()
 
     def _broken(self, error: ProtocolError) -> None:
         """What arrived is not HTTP. Requests before it are answered first."""
@@ -233,7 +242,7 @@ class Downstream(asyncio.Protocol):
             framing = b"content-length: %d\r\n" % length
         elif request.http10:
             framing = b""
-            closing = True
+            closing = self._until_close = True
         else:
             framing = b"transfer-encoding: chunked\r\n"
             self._chunked = True
@@ -321,7 +330,7 @@ class Downstream(asyncio.Protocol):
         """See worker.timers: whichever time was set last has come."""
         exchange = self.exchange
         if self._lingering:
-            self.transport.abort()
+            self._linger(now)
         elif exchange is None:
             if self.reader.in_head:
                 self._local(errors.REQUEST_HEADERS_TIMEOUT, "")
@@ -334,8 +343,8 @@ class Downstream(asyncio.Protocol):
             if idle and self._moved + idle <= now:
                 exchange.on_idle()
             else:
-                due = self._moved + idle if idle else 0.0
-                self.deadline = min(due, exchange.request_deadline) if due and exchange.request_deadline else due
+                dues = (self._moved + idle if idle else 0.0, exchange.request_deadline)
+                self.deadline = min(filter(None, dues), default=0.0)
 
     # ---- the end
 
@@ -351,15 +360,37 @@ class Downstream(asyncio.Protocol):
         if self._lingering or transport.is_closing():
             return
         self._lingering = True
-        self.deadline = monotonic() + _LINGER
+        self._unsent = transport.get_write_buffer_size()
+        self._moved = monotonic()
+        self.deadline = self._moved + _LINGER
         self._slot.timers.watch(self)
         if (self._error is not None or self._unread) and transport.can_write_eof():
             self._resume_reading()
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # reset by the client, which has not been read yet
+                transport.abort()
         else:
             transport.close()
 
-    def abort(self) -> None:
-        """Break the connection."""
-        if not self.transport.is_closing():
+    def _linger(self, now: float) -> None:
+        """Closing takes time. A slow client gets what is written to the end, as long as it moves within the stream
+        idle timeout, and then a moment to read it."""
+        unsent = self.transport.get_write_buffer_size()
+        idle = self._slot.state.config.stream_idle_timeout
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self._moved = now
+        elif not unsent or (idle and self._moved + idle <= now):
             self.transport.abort()
+            return
+        self.deadline = now + _LINGER
+
+    def abort(self) -> None:
+        """Break the connection, in the middle of an answer. Where only the connection's end tells the answer's, a
+        reset tells that this is not it."""
+        self._lingering = True
+        if self._until_close:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()

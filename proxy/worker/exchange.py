@@ -149,9 +149,10 @@ class Exchange(Record):
         self.endpoint = endpoint
         endpoint.active += 1
         idle = endpoint.idle
-        while idle:
+        # After a stale connection only a fresh one will do: its siblings are likely as dead.
+        while idle and not self._stale_retried:
             connection: Upstream = idle.pop()
-            if connection.usable:
+            if connection.usable and not connection.transport.is_closing():
                 self.attach(connection)
                 return
         self.state.pool.wait(self, cluster, endpoint)
@@ -198,10 +199,9 @@ class Exchange(Record):
         """More of the request's body arrived, or its end."""
         message, upstream = self.message, self.upstream
         if upstream is not None:
-            if message.body or message.done:
+            # What follows the end of the body belongs to the next request.
+            if not upstream.sent_all and (message.body or message.done):
                 upstream.send(self._take() if message.body else [], message.done, message.trailers)
-                if message.done and self.response_head is not None and upstream.response_done:
-                    self._complete()
         elif not self.ended:
             self._waited = sum(map(len, message.body))
             if self._waited > REPLAY_LIMIT:
@@ -233,6 +233,8 @@ class Exchange(Record):
             self.status = head.status
             for http_filter in self.state.filters_reversed:
                 http_filter.on_response(head)
+            if message.done and not self.message.done:
+                downstream.closing = True  # the rest of the request is not waited for, and the client is told
             downstream.respond(self, head, chunks, message.done, message.trailers)
         if message.done:
             self._complete()
@@ -255,7 +257,8 @@ class Exchange(Record):
                 upstream.end_exchange()
                 self._again()
                 return True
-            self.flags = head.unsent.decode("latin-1")
+            unsent = head.unsent.decode("latin-1")
+            self.flags = unsent if unsent in errors.UNSENT_FLAGS else errors.CONNECT_FAILURE.flag
             return False
         self._count_failure(status)
         return False
@@ -384,9 +387,9 @@ class Exchange(Record):
 
     def _drop_upstream(self) -> None:
         if self.waiting:
-            self.waiting = False
             assert self.cluster is not None
-            self.cluster.pending -= 1
+            assert self.endpoint is not None
+            self.state.pool.forget(self, self.cluster, self.endpoint)
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abort()
@@ -421,9 +424,8 @@ class Exchange(Record):
         self.flags = f"{flag},{self.flags}" if self.flags else flag
         self.details = text
         self._drop_upstream()
-        downstream = self.downstream
+        self.downstream.abort()
         self._finish(False)
-        downstream.abort()
 
     def _finish(self, keep: bool) -> None:
         """Count, log, and give the connection back to its downstream. Exactly once."""

@@ -87,8 +87,7 @@ class ListenerSlot:
                 if error.errno == errno.EINVAL:  # another worker drains, too, and came first: see drain()
                     self.stop()
                     return False
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
+                # Out of descriptors or memory, or a network error that Linux reports here (accept(2)).
                 log.error("cannot accept listener=%s: %s", self.state.name, error)
                 self.stop()
                 self._loop.call_later(_RETRY_SECONDS, self.start)
@@ -109,7 +108,8 @@ class ListenerSlot:
             options = {
                 "ssl": state.context,
                 "ssl_handshake_timeout": state.handshake_timeout,
-                "ssl_shutdown_timeout": 1.0,
+                # Downstream bounds its own closing; this is for a client that says goodbye and stays.
+                "ssl_shutdown_timeout": state.config.stream_idle_timeout or 300.0,
             }
         try:
             await aiofastnet.connect_accepted_socket(self._loop, lambda: Downstream(self, address), sock, **options)
@@ -145,6 +145,7 @@ class ListenerSlot:
 
     def close(self) -> None:
         """Break what is left and let go of the socket."""
+        self.draining = True
         self.stop()
         self.counters.drop_gauges(listener=self.state.name)
         for task in list(self._tasks):

@@ -80,6 +80,9 @@ class Pool:
             log.exception("connecting to %s", endpoint.text)
             self._failed(connection, transport, error)
             return
+        if connection.transport.is_closing():
+            self._failed(connection, None, ConnectionError("closed as soon as it was open"))
+            return
         endpoint.connecting -= 1
         self.counters.values[cluster.connections_total] += 1
         connection.usable = True
@@ -128,11 +131,10 @@ class Pool:
     def release(self, connection: Upstream) -> None:
         """An idle connection: to the one who waits longest, else to the idle ones."""
         endpoint = connection.endpoint
-        if endpoint.waiters:
-            waiter = self._next_waiter(connection.cluster, endpoint)
-            if waiter is not None:
-                waiter.attach(connection)
-                return
+        waiter = self._next_waiter(connection.cluster, endpoint)
+        if waiter is not None:
+            waiter.attach(connection)
+            return
         if endpoint.removed:
             connection.abort()
             return
@@ -140,14 +142,18 @@ class Pool:
         connection.rest()
 
     def _next_waiter(self, cluster: ClusterState, endpoint: Endpoint) -> Exchange | None:
-        waiters = endpoint.waiters
-        while waiters:
-            waiter: Exchange = waiters.popleft()
-            if waiter.waiting and waiter.endpoint is endpoint:
-                waiter.waiting = False
-                cluster.pending -= 1
-                return waiter
-        return None
+        if not endpoint.waiters:
+            return None
+        waiter: Exchange = endpoint.waiters.popleft()
+        waiter.waiting = False
+        cluster.pending -= 1
+        return waiter
+
+    def forget(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """The exchange waits no more. Those that give up are mostly the oldest, which are found first."""
+        exchange.waiting = False
+        endpoint.waiters.remove(exchange)
+        cluster.pending -= 1
 
     def closed(self, connection: Upstream) -> None:
         """A connection is gone."""
@@ -160,8 +166,6 @@ class Pool:
 
     def _serve_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Whoever still waits must have a connection on its way."""
-        while endpoint.waiters and not endpoint.waiters[0].waiting:
-            endpoint.waiters.popleft()
         if endpoint.waiters and endpoint.connecting == 0:
             limits = cluster.config.circuit_breakers
             if cluster.connections < limits.max_connections or endpoint.connections == 0:
@@ -183,9 +187,3 @@ class Pool:
         idle, endpoint.idle = endpoint.idle, []
         for connection in idle:
             connection.abort()
-
-    async def close(self) -> None:
-        """Cancel connections being opened."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -53,6 +53,7 @@ class Worker:
         self._contexts: dict[object, ssl.SSLContext] = {}
         self._frozen = False
         self._drain_until = 0.0
+        self._reported: tuple[tuple[channel.MetricKey, float], ...] = ()
         self._stats_handle = loop.call_later(_STATS_SECONDS, self._report)
 
     # ---- messages
@@ -193,8 +194,10 @@ class Worker:
 
     def _report(self) -> None:
         self._stats_handle = self._loop.call_later(_STATS_SECONDS, self._report)
-        if any(self.counters.values):
-            self._send(self._stats(0))
+        stats = self._stats(0)
+        if stats.counters or stats.gauges != self._reported:
+            self._reported = stats.gauges
+            self._send(stats)
 
     def _drain(self, seconds: float) -> None:
         log.info(

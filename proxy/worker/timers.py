@@ -1,28 +1,34 @@
 """Coarse, shared timers: one bucket per 10 ms, one timer of the loop for the earliest bucket.
 
 A request must not cost a timer of its own. Something that can time out is entered once and keeps an attribute
-`deadline` that moves freely; when its bucket comes and the deadline has moved on, it is entered anew. So a busy
-connection enters the wheel about once per timeout, not once per request.
+`deadline` that moves freely; when its bucket comes and the deadline has moved on, it is entered anew. Nothing is
+entered further ahead than HORIZON: so a busy connection enters the wheel every few seconds, not once per request, and
+one that is gone (deadline 0) is let go as soon, whatever its timeout was.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from heapq import heappop, heappush
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
-_PER_SECOND = 100
+log = logging.getLogger("proxy.worker.timers")
+
+_PER_SECOND: Final = 100
+HORIZON: Final = 5.0
+"""Seconds: how far ahead something is entered, and how long the wheel keeps what is gone."""
 
 
 class Timed(Protocol):
-    """`deadline`: monotonic seconds, 0 for none. `entered`: the wheel's own, 0 when not in it."""
+    """`deadline`: monotonic seconds, 0 for none. `entered`: the wheel's own, when its bucket begins; 0 when in none."""
 
     deadline: float
     entered: float
 
     def on_deadline(self, now: float) -> None:
-        """The deadline has passed. May set a new one."""
+        """The deadline has passed; it is 0 again. May set a new one."""
 
 
 class Timers:
@@ -41,11 +47,11 @@ class Timers:
         """Call after setting item.deadline. Cheap when the item is already in the wheel at or before it."""
         deadline = item.deadline
         if deadline and (not item.entered or deadline < item.entered):
-            item.entered = deadline
-            self._enter(item, deadline)
+            self._enter(item, min(deadline, monotonic() + HORIZON))
 
-    def _enter(self, item: Timed, deadline: float) -> None:
-        tick = int(deadline * _PER_SECOND) + 1
+    def _enter(self, item: Timed, when: float) -> None:
+        tick = int(when * _PER_SECOND) + 1
+        item.entered = (tick - 1) / _PER_SECOND
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = [item]
@@ -61,22 +67,30 @@ class Timers:
             self._handle = None
         if self._order:
             self._armed = self._order[0]
-            self._handle = self._loop.call_later(max(0.0, self._armed / _PER_SECOND - monotonic()), self._turn)
+            # At least the loop's own resolution: a timer a hair too early would only be set again.
+            self._handle = self._loop.call_later(max(0.001, self._armed / _PER_SECOND - monotonic()), self._turn)
 
     def _turn(self) -> None:
         self._handle = None
         now = monotonic()
         tick = int(now * _PER_SECOND)
+        due: list[Timed] = []
         while self._order and self._order[0] <= tick:
-            due = self._order[0]
-            heappop(self._order)
-            for item in self._buckets.pop(due):
-                if not item.entered or int(item.entered * _PER_SECOND) + 1 != due:
-                    continue  # entered again at an earlier time, or gone
-                item.entered = 0.0
-                if item.deadline and item.deadline <= now:
+            bucket = heappop(self._order)
+            begins = (bucket - 1) / _PER_SECOND
+            for item in self._buckets.pop(bucket):
+                if item.entered == begins:  # else it was entered again, earlier
+                    item.entered = 0.0
+                    due.append(item)
+        # All are out before the first is called: what they enter belongs to a later turn.
+        for item in due:
+            if item.deadline and item.deadline <= now:
+                item.deadline = 0.0
+                try:
                     item.on_deadline(now)
-                self.watch(item)
+                except Exception:
+                    log.exception("a timeout could not be handled")
+            self.watch(item)
         if self._handle is None:
             self._arm()
 

@@ -31,13 +31,13 @@ class Upstream(asyncio.Protocol):
         "_pool",
         "_read_paused",
         "_requests",
-        "_sent_all",
         "cluster",
         "deadline",
         "endpoint",
         "entered",
         "exchange",
         "reader",
+        "sent_all",
         "transport",
         "trusted",
         "usable",
@@ -60,7 +60,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = False
         self._read_paused = False
         self._requests = 0
-        self._sent_all = True
+        self.sent_all = True
 
     # ---- requests
 
@@ -82,7 +82,7 @@ class Upstream(asyncio.Protocol):
         self._answered = False
         self._requests += 1
         self._chunked = head.length == CHUNKED
-        self._sent_all = done
+        self.sent_all = done
         self.reader.expect(head.method)
         data = write.request_bytes(head, target, authority, extra)
         if chunks or self._chunked:
@@ -91,7 +91,7 @@ class Upstream(asyncio.Protocol):
 
     def send(self, chunks: list[bytes], done: bool, trailers: Headers) -> None:
         """Send more of the request's body, or its end."""
-        self._sent_all = done
+        self.sent_all = done
         data = self._body(chunks, done, trailers)
         if data:
             self.transport.write(data)
@@ -102,12 +102,6 @@ class Upstream(asyncio.Protocol):
         data = write.chunk_bytes(chunks) if chunks else b""
         return data + write.last_chunk(trailers) if done else data
 
-    @property
-    def response_done(self) -> bool:
-        """Whether the whole response has come."""
-        message = self.reader.message
-        return message is not None and message.done
-
     def end_exchange(self) -> None:
         """Request and response are complete: back to the pool, or closed."""
         self.exchange = None
@@ -117,7 +111,7 @@ class Upstream(asyncio.Protocol):
             message is None
             or not message.done
             or not message.head.keep_alive
-            or not self._sent_all
+            or not self.sent_all
             or self.endpoint.removed
             or (limit and self._requests >= limit)
             or self.transport.is_closing()

@@ -72,6 +72,7 @@ class Worker:
     inbox: list[channel.Message] = field(default_factory=list)
     snapshot: Snapshot = field(default_factory=Snapshot)
     totals: dict[channel.MetricKey, int] = field(default_factory=dict)
+    gauges: dict[channel.MetricKey, float] = field(default_factory=dict)
 
     async def send(self, message: channel.Message, fd: int | None = None) -> None:
         data = channel.encode(message)
@@ -89,6 +90,7 @@ class Worker:
                     if isinstance(message, channel.Stats):
                         for key, value in message.counters:
                             self.totals[key] = self.totals.get(key, 0) + value
+                        self.gauges.update(message.gauges)
                     if isinstance(message, kind):
                         return message
                 data = await asyncio.get_running_loop().sock_recv(self.sock, 1 << 20)
@@ -114,6 +116,17 @@ class Worker:
             pass
         wanted = set(labels.items())
         return sum(value for (key, pairs), value in self.totals.items() if key == name and wanted <= set(pairs))
+
+    async def gauge(self, name: str) -> float:
+        """The sum of a gauge over all its series now."""
+        await self.count(name)
+        return sum(value for (key, _), value in self.gauges.items() if key == name)
+
+    async def at_rest(self, seconds: float = 5.0) -> None:
+        """Wait until no request is active; raises TimeoutError when that does not come."""
+        async with asyncio.timeout(seconds):
+            while await self.gauge("upstream_rq_active"):  # noqa: ASYNC110  # another process's gauge
+                await asyncio.sleep(0.02)
 
     async def talk(self, data: bytes, *, half_close: bool = False) -> bytes:
         """Send bytes on a new connection and return all that comes until the worker closes."""
