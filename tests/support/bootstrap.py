@@ -26,9 +26,7 @@ def hop(
     upstream_tls: dict[str, Any] | None = None,
     manager: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A bootstrap: 127.0.0.1:listen → 127.0.0.1:upstream, everything routed; `manager` adds fields to the
-    HCM.
-    """
+    """A bootstrap: 127.0.0.1:listen → 127.0.0.1:upstream, everything routed; `manager` adds fields to the HCM."""
     router_type = {"@type": TYPES + "filters.http.router.v3.Router"}
     router = {"name": "envoy.filters.http.router", "typed_config": router_type}
     log_format = {
