@@ -139,7 +139,7 @@ class Agent:
             if self._options.bootstrap is not None:
                 raise StartError(f"{self._source}: not put in force: {problem}")
             logger.error("first configuration not in force: %s", problem)
-        if self.supervisor.draining:
+        if self._stop.done() or self.phase == "DRAINING":
             return
         self.phase = "LIVE"
         listeners = ", ".join(
@@ -229,8 +229,14 @@ class Agent:
         self.supervisor.set_log_level(log.standard(level))
 
     def drain_listeners(self) -> None:
-        """Stop accepting; the agent stays."""
-        self.phase = "DRAINING"
+        """Stop accepting, out of the registry first; the agent stays."""
+        if self.phase != "DRAINING":
+            self.phase = "DRAINING"
+            self.spawn(self._drain())
+
+    async def _drain(self) -> None:
+        if self._mesh is not None:
+            await self._mesh.leave()
         self.supervisor.drain(self._options.drain_time)
 
     def quit(self) -> None:

@@ -73,6 +73,9 @@ class Mesh:
             "pillion": True,
         }
         self.node_dump = {"id": options.node_id, "cluster": options.service, "metadata": metadata}
+        # What a configuration depends on: one for other ports or another mesh is not to be started from.
+        depends_on = ("service", "app_port", "inbound_port", "outbound_port")
+        self._made_for = {**{key: metadata[key] for key in depends_on}, "trust_domain": self._token.trust_domain}
         self._ads = Ads(decode, self._check)
         self._client = AdsClient(
             self._ads,
@@ -151,12 +154,15 @@ class Mesh:
             raise Refused(str(error)) from None
 
     def _restore_configuration(self) -> None:
-        dump = self._state_dir.load_configuration()
-        if dump is None:
+        saved = self._state_dir.load_configuration()
+        if saved is None:
+            return
+        if saved.get("made_for") != self._made_for:
+            logger.info("cached configuration not used: it was made for another service or other ports")
             return
         try:
-            self._ads.restore(dump)
-        except (Refused, ValueError, TypeError, AttributeError) as error:
+            self._ads.restore(saved["resources"])
+        except (Refused, ValueError, TypeError, AttributeError, KeyError) as error:
             logger.warning("cached configuration not used: %s", error)
             return
         logger.info("configuration restored listeners=%d", len(self._ads.resources(LDS)))
@@ -166,13 +172,14 @@ class Mesh:
         self._save = None
         started = time.monotonic()
         try:
-            self._state_dir.save_configuration(self._ads.dump())
+            self._state_dir.save_configuration({"made_for": self._made_for, "resources": self._ads.dump()})
         except OSError as error:
             logger.error("configuration not cached: %s", error)
         now = time.monotonic()
         self._save_next = now + (now - started) * SAVE_SHARE
 
     async def _register(self) -> None:
+        self._registering = asyncio.current_task()
         host = self._options.address
         while host is None:
             with contextlib.suppress(OSError):
@@ -193,7 +200,6 @@ class Mesh:
             lambda: self._identity.session_token,
             self._identity.token_refused,
         )
-        self._registering = asyncio.current_task()
         await self._registration.run()
 
 

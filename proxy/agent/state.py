@@ -1,7 +1,8 @@
 """From many sources to one consistent snapshot. A source changes whenever it likes; the workers see whole states.
 
 What refers to something that has not come yet waits (Envoy calls it warming), and the snapshot in force stays. A
-load assignment or a route configuration that does not come for 15 s counts as empty.
+cluster, a load assignment or a route configuration that does not come for 15 s counts as empty: one route to a cluster
+that does not exist then answers 503, and holds nothing else back. A certificate or its roots are always waited for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from proxy.agent.dns import Resolver, is_name, resolved
-from proxy.config.cluster import Endpoint, LoadAssignment
+from proxy.config.cluster import Cluster, Endpoint, LoadAssignment
 from proxy.config.model import TlsCertificate, TrustBundle
 from proxy.config.route import RouteConfiguration
 from proxy.config.snapshot import Snapshot, consistent, diff
@@ -57,9 +58,11 @@ def assemble(
             assignments[name] = found
         else:
             assignments.pop(name, None)
-    routes = dict(snapshot.routes)
+    routes, clusters = dict(snapshot.routes), dict(snapshot.clusters)
     for kind, name in empty:
-        if kind == "assignments":
+        if kind == "clusters" and name not in clusters:
+            clusters[name] = Cluster(name, "STATIC", name)
+        if kind in ("clusters", "assignments"):
             assignments.setdefault(name, LoadAssignment(name, ()))
         else:
             routes.setdefault(name, RouteConfiguration(name, ()))
@@ -67,11 +70,24 @@ def assemble(
     if sources.identity is not None:
         certificates[sources.identity.certificate.name] = sources.identity.certificate
         bundles[sources.identity.bundle.name] = sources.identity.bundle
-    return replace(snapshot, assignments=assignments, routes=routes, certificates=certificates, bundles=bundles)
+    return replace(
+        snapshot,
+        clusters=clusters,
+        assignments=assignments,
+        routes=routes,
+        certificates=certificates,
+        bundles=bundles,
+    )
 
 
 def missing(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
-    """(kind, name) of every load assignment and route configuration that is referred to and not there."""
+    """(kind, name) of every cluster, load assignment and route configuration that is referred to and not there."""
+    inline = (listener.filter_chain.http.route_config for listener in snapshot.listeners.values())
+    clusters = (
+        ("clusters", name)
+        for table in (*snapshot.routes.values(), *(table for table in inline if table is not None))
+        for name in table.clusters() - snapshot.clusters.keys()
+    )
     assignments = (
         ("assignments", cluster.load_assignment)
         for cluster in snapshot.clusters.values()
@@ -82,7 +98,7 @@ def missing(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
         for listener in snapshot.listeners.values()
         if listener.filter_chain.http.rds not in snapshot.routes
     )
-    return frozenset((kind, name) for kind, name in (*assignments, *routes) if name is not None)
+    return frozenset((kind, name) for kind, name in (*clusters, *assignments, *routes) if name is not None)
 
 
 class Warming:
@@ -114,6 +130,7 @@ class State:
         self._configured = False
         self._resolver = Resolver(self._dirty)
         self._warming = Warming()
+        self._empty: frozenset[tuple[str, str]] = frozenset()
         self._published: Snapshot | None = None
         self._due: asyncio.TimerHandle | None = None
         self._overdue: asyncio.TimerHandle | None = None
@@ -158,6 +175,9 @@ class State:
         too_late = self._warming.update(absent, loop.time())
         if (delay := self._warming.next(loop.time())) is not None:
             self._overdue = loop.call_later(delay + 0.001, self._settle)
+        for kind, name in sorted(too_late - self._empty):
+            logger.warning("%s %r did not come for %gs and counts as empty", kind, name, FETCH_TIMEOUT)
+        self._empty = too_late
         snapshot = assemble(self._sources, self._resolver.answers, too_late)
         problems = tuple(consistent(snapshot))
         if problems:

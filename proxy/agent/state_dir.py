@@ -62,7 +62,7 @@ class StateDir:
         return svid if svid.expires > now else None
 
     def save_configuration(self, dump: dict[str, Any]) -> None:
-        """`dump` is Ads.dump(); it holds no secret. Raises OSError."""
+        """`dump` is JSON with byte strings, and holds no secret. Raises OSError."""
         self._write(_CONFIGURATION, json.dumps(dump, default=_as_base64).encode(), durable=False)
 
     def load_configuration(self) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ class StateDir:
             return None
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

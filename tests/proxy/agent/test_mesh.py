@@ -75,9 +75,9 @@ async def sidecar(arguments):
         await process.communicate()
 
 
-async def admin(place, path):
+async def admin(place, path, method="GET"):
     reader, writer = await asyncio.open_connection("127.0.0.1", place.admin)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     async with asyncio.timeout(5):
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
@@ -138,3 +138,63 @@ async def test_a_port_in_use_names_listener_and_address(tmp_path, which):
         assert err.endswith(
             f"pillion proxy: listener '{which}': cannot listen on {host}:{port}: Address already in use\n"
         )
+
+
+async def test_a_cached_configuration_for_other_ports_is_not_used(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+            process.send_signal(signal.SIGTERM)
+            assert (await finished(process))[0] == 0
+        before, place.outbound = place.outbound, free_ports(1)[0]
+        with socket.create_server(("127.0.0.1", before)):  # someone else has it now
+            async with sidecar(place.arguments(target)) as process:
+                assert f"outbound 127.0.0.1:{place.outbound}," in process.ready
+
+
+async def test_a_state_directory_full_of_rubbish_is_an_empty_one(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "identity.sealed").write_bytes(b"pillion-identity-1\n" + bytes(200))
+        (tmp_path / "state" / "configuration.json").write_text("[" * 100_000)
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+
+
+async def test_draining_by_the_admin_port_leaves_the_registry(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+
+        async def instances():
+            return (await mesh.mesh.Status(pb.StatusRequest(), metadata=mesh.operator)).instances
+
+        app = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", place.app)
+        async with app, sidecar(place.arguments(target)), asyncio.timeout(10):
+            while not await instances():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert await admin(place, "/drain_listeners", "POST") == ("200", "OK\n")
+            while await instances():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert await admin(place, "/ready") == ("503", "DRAINING\n")
+
+
+async def test_sigterm_at_any_moment_of_the_start_is_exit_0(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        for round_ in range(3):
+            process = await start(place.arguments(target))
+            # The admin port is bound after the signal handlers are in place and before everything else.
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        _reader, writer = await asyncio.open_connection("127.0.0.1", place.admin)
+                        break
+                    except OSError:
+                        await asyncio.sleep(0.005)
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.sleep(0.15 * round_)
+            process.send_signal(signal.SIGTERM)
+            assert (await finished(process))[0] == 0

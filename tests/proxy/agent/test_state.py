@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from proxy.agent.state import Identity, Sources, State, Warming, assemble, missi
 from proxy.config.cluster import Cluster, Endpoint, LoadAssignment
 from proxy.config.listener import FilterChain, HttpConnectionManager, Listener
 from proxy.config.model import Address, TlsCertificate, TrustBundle, UpstreamTls, Validation
+from proxy.config.route import ForwardAction, Route, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster
 from proxy.config.snapshot import Snapshot, consistent
 
 
@@ -103,6 +105,49 @@ async def test_an_inconsistent_state_waits_and_says_for_what(published, monkeypa
     await asyncio.sleep(0.15)
     assert published.found[0][0].assignments["a"].endpoints == ()
     assert published.waiting_for == ()
+
+
+def routes_to(*clusters):
+    routes = (Route(RouteMatch("prefix", "/"), ForwardAction((WeightedCluster(name),)), name) for name in clusters)
+    return {"outbound": RouteConfiguration("outbound", (VirtualHost("h", ("*",), tuple(routes)),))}
+
+
+async def test_a_route_to_a_cluster_that_never_comes_holds_back_nothing_for_long(published, monkeypatch):
+    monkeypatch.setattr(published, "_warming", Warming(0.1))
+    good = Snapshot({"l": LISTENER}, routes_to("a"), eds("a"), {"a": assignment("a", 1)})
+    published.set_configuration(good, {}, {})
+    await asyncio.sleep(0.03)
+    published.set_configuration(
+        replace(good, routes=routes_to("a", "b"), assignments={"a": assignment("a", 2)}), {}, {}
+    )
+    await asyncio.sleep(0.03)
+    assert [snapshot for snapshot, _ in published.found] == [good]
+    assert published.waiting_for == ("route configuration 'outbound' refers to cluster 'b', which does not exist",)
+    await asyncio.sleep(0.15)
+    snapshot = published.found[-1][0]
+    assert snapshot.assignments["a"] == assignment("a", 2)
+    assert snapshot.assignments[snapshot.clusters["b"].load_assignment].endpoints == ()
+    assert published.waiting_for == ()
+    published.set_configuration(  # it came after all
+        replace(
+            good,
+            routes=routes_to("a", "b"),
+            clusters=eds("a", "b"),
+            assignments={"b": assignment("b", 3), **good.assignments},
+        ),
+        {},
+        {},
+    )
+    await asyncio.sleep(0.03)
+    assert published.found[-1][0].assignments["b"] == assignment("b", 3)
+
+
+async def test_a_certificate_is_waited_for_without_end(published, monkeypatch):
+    monkeypatch.setattr(published, "_warming", Warming(0.02))
+    tls = UpstreamTls("default", Validation("ROOTCA"))
+    published.set_configuration(Snapshot(clusters=eds("a", tls=tls), assignments={"a": assignment("a")}), {}, {})
+    await asyncio.sleep(0.1)
+    assert published.found == []
 
 
 def test_reprs_hide_keys():
