@@ -23,16 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="where to write; made if it is not there")
     parser.add_argument("--service", nargs="+", action="extend", required=True, metavar="NAME", type=_service)
-    parser.add_argument(
-        "--trust-domain", default=TRUST_DOMAIN, type=_trust_domain, help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--days", default=30, type=_days, help="how long certificates live (default: %(default)s)"
-    )
+    parser.add_argument("--trust-domain", default=TRUST_DOMAIN, type=_trust_domain, help="default: %(default)s")
+    parser.add_argument("--days", default=30, type=_days, help="how long certificates live (default: %(default)s)")
     parser.add_argument("--new-ca", action="store_true", help="make another CA, although DIR has one")
-    parser.add_argument(
-        "--expired", action="store_true", help="certificates that expired an hour ago, to try refusals"
-    )
+    parser.add_argument("--expired", action="store_true", help="certificates that expired an hour ago, to try refusals")
     options = parser.parse_args(argv)
     directory: Path = options.directory
     try:
@@ -46,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.expired:
             starts, lifetime = timedelta(hours=-2), timedelta(hours=-1)
         for name in options.service:
-            identity = authority.issue(
-                name, trust_domain=options.trust_domain, starts=starts, lifetime=lifetime
-            )
+            identity = authority.issue(name, trust_domain=options.trust_domain, starts=starts, lifetime=lifetime)
             chain, _ = identity.write(directory, name)
             print(f"{chain}: spiffe://{options.trust_domain}/service/{name}")
     except (OSError, ValueError) as error:

@@ -12,9 +12,7 @@ from certs import Authority
 from proxy.agent.decode import decode_bootstrap
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BOOTSTRAPS = sorted(
-    path for path in CONFIGS.glob("*.yaml") if "static_resources:" in path.read_text(encoding="utf-8")
-)
+BOOTSTRAPS = sorted(path for path in CONFIGS.glob("*.yaml") if "static_resources:" in path.read_text(encoding="utf-8"))
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501  # one case a line reads best
 """Bad bootstraps, each with the path that its error must name, and words that tell what to do."""
 
 import json

@@ -1,4 +1,3 @@
-# ruff: noqa: E501  # one message a line reads best
 """Nothing is ignored: each field of each message is either on this list or refused, by name and path.
 
 The list is the documentation of what is supported. A new version of the protos that adds a field changes nothing here:

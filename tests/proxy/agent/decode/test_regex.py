@@ -1,4 +1,3 @@
-# ruff: noqa: E501  # one case a line reads best
 """Only patterns that Envoy's RE2 and Python's re read alike are taken."""
 
 import re

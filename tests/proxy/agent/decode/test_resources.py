@@ -1,4 +1,3 @@
-# ruff: noqa: E501  # one case a line reads best
 """Resources as the control plane sends them: each supported field, Envoy's defaults, errors that name the resource."""
 
 import time
