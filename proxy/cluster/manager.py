@@ -7,11 +7,12 @@ from collections.abc import Callable
 from proxy.cluster.state import ClusterState, Endpoint
 from proxy.config.cluster import LoadAssignment
 from proxy.config.snapshot import Delta, Snapshot
+from proxy.policy.balance import build
 from proxy.telemetry.counters import Counters
 
 
 class ClusterManager:
-    """Clusters by name. `apply` is all there is to change them."""
+    """Clusters by name. `prepare`, which can fail and changes nothing, then `apply`, which does not fail."""
 
     __slots__ = ("_counters", "_draw", "clusters")
 
@@ -20,30 +21,44 @@ class ClusterManager:
         self._draw = draw
         self.clusters: dict[str, ClusterState] = {}
 
-    def apply(self, snapshot: Snapshot, delta: Delta) -> list[Endpoint]:
-        """Bring the clusters in line with `snapshot`, which `delta` led to. Returns the endpoints that are gone."""
+    def prepare(self, snapshot: Snapshot) -> dict[str, ClusterState]:
+        """All clusters of `snapshot`; new ones are not in service yet, and nothing of those that stay is changed.
+        Raises LookupError or ValueError for what `apply` could not do."""
+        clusters: dict[str, ClusterState] = {}
+        for name, config in snapshot.clusters.items():
+            if config.load_assignment not in snapshot.assignments:
+                raise LookupError(f"cluster {name!r}: no load assignment {config.load_assignment!r}")
+            known = self.clusters.get(name)
+            if known is None:
+                known = ClusterState(config, self._counters, self._draw)
+            elif known.config is not config:
+                build(config.lb_policy, (), self._draw)
+            clusters[name] = known
+        return clusters
+
+    def apply(self, snapshot: Snapshot, delta: Delta, clusters: dict[str, ClusterState]) -> list[Endpoint]:
+        """Take over what `prepare` gave for `snapshot`, which `delta` led to. Returns the endpoints that are gone."""
         gone: list[Endpoint] = []
         changed = delta.changed.get("clusters", {})
         assignments = delta.changed.get("assignments", {})
-        for name in changed:
-            config = snapshot.clusters[name]
-            state = self.clusters.get(name)
-            if state is None:
-                state = self.clusters[name] = ClusterState(config, self._counters, self._draw)
-                renamed = True
-            else:
-                renamed = state.config.load_assignment != config.load_assignment
-                state.configure(config)
-            if renamed and config.load_assignment not in assignments:
-                gone += state.assign(snapshot.assignments[config.load_assignment])
-        if assignments:
-            for state in self.clusters.values():
-                assignment = assignments.get(state.config.load_assignment)
-                if isinstance(assignment, LoadAssignment):
-                    gone += state.assign(assignment)
-        for name in delta.removed.get("clusters", ()):
-            removed = self.clusters.pop(name, None)
-            if removed is not None:
+        before, self.clusters = self.clusters, clusters
+        for name, state in before.items():
+            if name not in clusters:
                 self._counters.drop_gauges(cluster=name)
-                gone += removed.assign(LoadAssignment(name, ()))
+                gone += state.assign(LoadAssignment(name, ()))
+        for name, state in clusters.items():
+            config = snapshot.clusters[name]
+            fresh = name not in before
+            stale = fresh
+            if fresh:
+                state.enter(self._counters)
+            elif name in changed:
+                stale = state.config.load_assignment != config.load_assignment
+                if state.config.tls != config.tls:
+                    # Connections that were secured otherwise are not used again: as in Envoy, the cluster starts anew.
+                    gone += state.assign(LoadAssignment(name, ()))
+                    stale = True
+                state.configure(config)
+            if stale or config.load_assignment in assignments:
+                gone += state.assign(snapshot.assignments[config.load_assignment])
         return gone

@@ -86,8 +86,11 @@ class ClusterState:
         self.connections_total = counters.slot("upstream_cx_total", cluster=name)
         self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)
         self.latency = counters.histogram("upstream_rq_seconds", cluster=name)
-        counters.gauge(lambda: self.active, "upstream_rq_active", cluster=name)
-        counters.gauge(lambda: self.connections, "upstream_cx_active", cluster=name)
+
+    def enter(self, counters: Counters) -> None:
+        """The cluster is in service from now on."""
+        counters.gauge(lambda: self.active, "upstream_rq_active", cluster=self.name)
+        counters.gauge(lambda: self.connections, "upstream_cx_active", cluster=self.name)
 
     def configure(self, config: Cluster) -> None:
         """Take over a changed Cluster resource; endpoints and connections stay."""

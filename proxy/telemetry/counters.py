@@ -40,7 +40,7 @@ class Histogram:
 class Counters:
     """All series of one worker. `values[slot] += 1` is how the request path counts."""
 
-    __slots__ = ("_gauges", "_histograms", "_keys", "_slots", "values")
+    __slots__ = ("_gauges", "_gone", "_histograms", "_keys", "_slots", "values")
 
     def __init__(self) -> None:
         self.values: list[int] = []
@@ -48,6 +48,7 @@ class Counters:
         self._slots: dict[MetricKey, int] = {}
         self._histograms: dict[MetricKey, Histogram] = {}
         self._gauges: dict[MetricKey, Callable[[], float]] = {}
+        self._gone: list[MetricKey] = []
 
     def slot(self, name: str, **labels: str) -> int:
         """The index into `values` of this series; the same one whenever it is asked for again."""
@@ -74,10 +75,11 @@ class Counters:
         self._gauges[key(name, labels)] = read
 
     def drop_gauges(self, **labels: str) -> None:
-        """Forget the gauges that carry all of these labels: what they measured is gone."""
+        """Forget the gauges that carry all of these labels: what they measured is gone, and the next take says 0."""
         wanted = set(labels.items())
         for series in [series for series in self._gauges if wanted <= set(series[1])]:
             del self._gauges[series]
+            self._gone.append(series)
 
     def take(
         self,
@@ -98,5 +100,8 @@ class Counters:
                 histograms.append((series, tuple(histogram.counts), histogram.sum))
                 histogram.counts[:] = [0] * len(histogram.counts)
                 histogram.sum = 0.0
-        gauges = tuple((series, float(read())) for series, read in self._gauges.items())
-        return tuple(counters), gauges, tuple(histograms)
+        # The zeros come first: what is there again under the same name has the last word.
+        gauges = [(series, 0.0) for series in self._gone]
+        self._gone.clear()
+        gauges += [(series, float(read())) for series, read in self._gauges.items()]
+        return tuple(counters), tuple(gauges), tuple(histograms)

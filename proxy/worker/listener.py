@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+from time import monotonic
 from typing import Any
 
 import aiofastnet
@@ -23,6 +24,7 @@ _ACCEPTS_PER_TURN = 64
 _DRAIN_TURNS = 16
 _MAX_HANDSHAKES = 4096
 _RETRY_SECONDS = 0.5
+_RETIRE_CHECK = 0.1
 
 
 class ListenerSlot:
@@ -143,13 +145,34 @@ class ListenerSlot:
         for connection in list(self.connections):
             connection.drain(now)
 
+    def retire(self, seconds: float) -> None:
+        """The listener is gone from the configuration: finish what is in flight, for at most so long. The socket may
+        serve another listener by now, so only our hold on it ends."""
+        self.counters.drop_gauges(listener=self.state.name)
+        self.draining = True
+        self.stop()
+        self._socket.close()
+        self._retire_step(monotonic() + seconds)
+
+    def _retire_step(self, until: float) -> None:
+        now = monotonic()
+        for connection in list(self.connections):
+            connection.drain(now)
+        if self.busy and now < until:
+            self._loop.call_later(_RETIRE_CHECK, self._retire_step, until)
+        else:
+            self._break()
+
     def close(self) -> None:
         """Break what is left and let go of the socket."""
         self.draining = True
         self.stop()
         self.counters.drop_gauges(listener=self.state.name)
+        self._break()
+        self._socket.close()
+
+    def _break(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self.connections):
             connection.abort()
-        self._socket.close()

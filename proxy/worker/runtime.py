@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import random
 from time import monotonic
 
 from proxy.cluster.manager import ClusterManager
+from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
 from proxy.config.model import DownstreamTls, UpstreamTls
 from proxy.config.snapshot import Delta, Snapshot, apply
@@ -27,6 +30,18 @@ log = logging.getLogger("proxy.worker")
 
 _STATS_SECONDS = 1.0
 _DRAIN_CHECK = 0.1
+
+
+@dataclass(slots=True)
+class _Plan:
+    """An update, compiled: `transports` by cluster, `states` and those `moved` to another socket by listener."""
+
+    snapshot: Snapshot
+    contexts: dict[object, ssl.SSLContext]
+    clusters: dict[str, ClusterState]
+    transports: dict[str, Transport | None] = field(default_factory=dict)
+    states: dict[str, ListenerState] = field(default_factory=dict)
+    moved: list[str] = field(default_factory=list)
 
 
 class Worker:
@@ -83,31 +98,55 @@ class Worker:
     def _update(self, delta: Delta) -> str | None:
         """Apply a delta whole, or nothing of it. Returns what is wrong."""
         try:
-            snapshot = apply(self._snapshot, delta)
-            contexts = self._build_contexts(snapshot)
-            for listener in snapshot.listeners.values():
-                if listener.name not in self._slots and str(listener.address) not in self._sockets:
-                    raise LookupError(f"listener {listener.name!r}: no socket for {listener.address}")
-                for access_log in listener.filter_chain.http.access_logs:
-                    self._files.open(access_log.path)
-        except (LookupError, OSError, ValueError) as error:
-            log.error("update refused: %s", error)
+            plan = self._prepare(delta)
+        except Exception as error:  # whatever it is, the configuration in force stays
+            log.error("update refused: %s", error, exc_info=not isinstance(error, LookupError | OSError | ValueError))
+            self._files.keep(_log_paths(self._snapshot))
             return f"{type(error).__name__}: {error}"
-        self._contexts = contexts
-        for endpoint in self._clusters.apply(snapshot, delta):
-            self._pool.retire(endpoint)
-        before, self._snapshot = self._snapshot, snapshot
-        if not delta.changed.keys().isdisjoint(("clusters", "certificates", "bundles")):
-            for name, cluster in self._clusters.clusters.items():
-                cluster.transport = self._transport(snapshot.clusters[name].tls)
-        if delta.changed.keys() - {"assignments"} or delta.removed.keys() - {"assignments"}:
-            self._update_listeners(before)
+        try:
+            self._commit(plan, delta)
+        except Exception:  # nothing here depends on what the update says, so this is a bug
+            log.exception("an update came to half; a worker with the whole of it must take over")
+            os._exit(1)
         if not self._frozen:
             # What is configured lives as long as the process: keep it out of every later collection.
             self._frozen = True
             gc.collect()
             gc.freeze()
         return None
+
+    def _prepare(self, delta: Delta) -> _Plan:
+        """Everything that can fail, before anything changes. Raises what is wrong."""
+        snapshot = apply(self._snapshot, delta)
+        contexts = self._build_contexts(snapshot)
+        clusters = self._clusters.prepare(snapshot)
+        plan = _Plan(snapshot, contexts, clusters)
+        if not delta.changed.keys().isdisjoint(("clusters", "certificates", "bundles")):
+            for name, cluster in snapshot.clusters.items():
+                plan.transports[name] = self._transport(plan, cluster.tls)
+        if delta.changed.keys() - {"assignments"} or delta.removed.keys() - {"assignments"}:
+            for listener in snapshot.listeners.values():
+                plan.states[listener.name] = self._listener_state(plan, listener)
+            for listener in snapshot.listeners.values():
+                before = self._snapshot.listeners.get(listener.name)
+                if before is None or before.address != listener.address:
+                    if str(listener.address) not in self._sockets:
+                        raise LookupError(f"listener {listener.name!r}: no socket for {listener.address}")
+                    plan.moved.append(listener.name)
+        return plan
+
+    def _commit(self, plan: _Plan, delta: Delta) -> None:
+        """Take over what was prepared."""
+        snapshot = plan.snapshot
+        before, self._snapshot = self._snapshot, snapshot
+        self._contexts = plan.contexts
+        for name, transport in plan.transports.items():
+            plan.clusters[name].transport = transport
+        for endpoint in self._clusters.apply(snapshot, delta, plan.clusters):
+            self._pool.retire(endpoint)
+        self._keys.keep(snapshot.certificates)
+        if plan.states or before.listeners.keys() - snapshot.listeners.keys():
+            self._update_listeners(plan, before)
 
     # ---- TLS
 
@@ -138,48 +177,42 @@ class Worker:
         requires = config.require_client_certificate if isinstance(config, DownstreamTls) else None
         return type(config), certificate, bundle, requires, config.alpn_protocols
 
-    def _transport(self, config: UpstreamTls | None) -> Transport | None:
+    def _transport(self, plan: _Plan, config: UpstreamTls | None) -> Transport | None:
         if config is None:
             return None
-        context = self._contexts[self._context_key(self._snapshot, config)]
+        context = plan.contexts[self._context_key(plan.snapshot, config)]
         return Transport(context, config.sni, tls.verifier(config.validation))
 
     # ---- listeners
 
-    def _update_listeners(self, before: Snapshot) -> None:
-        snapshot = self._snapshot
-        for name in before.listeners.keys() - snapshot.listeners.keys():
-            self._slots.pop(name).close()
-        for listener in snapshot.listeners.values():
-            slot = self._slots.get(listener.name)
-            if slot is not None and before.listeners[listener.name].address != listener.address:
-                slot.close()
-                slot = None
-            state = self._listener_state(listener)
-            if slot is None:
-                sock = self._sockets[str(listener.address)].dup()
-                slot = ListenerSlot(self._loop, sock, state, self.counters, self._timers)
-                self._slots[listener.name] = slot
-                if not self._drain_until:
-                    slot.start()
-            else:
+    def _update_listeners(self, plan: _Plan, before: Snapshot) -> None:
+        snapshot = plan.snapshot
+        gone = before.listeners.keys() - snapshot.listeners.keys()
+        for name in [*gone, *(name for name in plan.moved if name in self._slots)]:
+            self._slots.pop(name).retire(before.listeners[name].filter_chain.http.drain_timeout)
+        for name, state in plan.states.items():
+            slot = self._slots.get(name)
+            if slot is not None:
                 slot.state = state
+                continue
+            sock = self._sockets[str(snapshot.listeners[name].address)].dup()
+            slot = self._slots[name] = ListenerSlot(self._loop, sock, state, self.counters, self._timers)
+            if not self._drain_until:
+                slot.start()
         addresses = {str(listener.address) for listener in snapshot.listeners.values()}
         for address in self._sockets.keys() - addresses:
             self._sockets.pop(address).close()
-        self._files.keep(
-            {entry.path for listener in snapshot.listeners.values() for entry in listener.filter_chain.http.access_logs}
-        )
+        self._files.keep(_log_paths(snapshot))
 
-    def _listener_state(self, listener: Listener) -> ListenerState:
-        snapshot = self._snapshot
+    def _listener_state(self, plan: _Plan, listener: Listener) -> ListenerState:
+        snapshot = plan.snapshot
         http, down = listener.filter_chain.http, listener.filter_chain.tls
         routes = http.route_config if http.route_config is not None else snapshot.routes[http.rds or ""]
         return ListenerState(
             listener,
             routes,
-            self._clusters.clusters,
-            None if down is None else self._contexts[self._context_key(snapshot, down)],
+            plan.clusters,
+            None if down is None else plan.contexts[self._context_key(snapshot, down)],
             tls.verifier(None if down is None else down.validation),
             "" if down is None else snapshot.certificates[down.certificate].uri_san,
             self.counters,
@@ -218,16 +251,22 @@ class Worker:
             self._loop.call_later(_DRAIN_CHECK, self._drain_step)
 
     def _end(self) -> None:
+        """Break what is left. Connections hear of their end in the loop's next turn: only then are their requests
+        counted and logged."""
         self._stats_handle.cancel()
-        self.close()
-        self._send(self._stats(0))
-        self._stop()
-
-    def close(self) -> None:
-        """Break every connection, write the logs."""
         for slot in self._slots.values():
             slot.close()
         for sock in self._sockets.values():
             sock.close()
+        self._loop.call_soon(self._last)
+
+    def _last(self) -> None:
         self._timers.close()
         self._files.close()
+        self._send(self._stats(0))
+        self._stop()
+
+
+def _log_paths(snapshot: Snapshot) -> set[str]:
+    chains = (listener.filter_chain for listener in snapshot.listeners.values())
+    return {entry.path for chain in chains for entry in chain.http.access_logs}

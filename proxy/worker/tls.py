@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
@@ -29,6 +29,11 @@ class Keys:
         if old is not None:
             os.close(old[1])
         self._fds[name] = (key_id, fd)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Close the descriptors of certificates that are no more."""
+        for name in self._fds.keys() - set(names):
+            os.close(self._fds.pop(name)[1])
 
     def load(self, context: ssl.SSLContext, name: str, key_id: str) -> None:
         """Load chain and key into a context. Raises LookupError if they have not come, ssl.SSLError if they are bad."""

@@ -28,4 +28,6 @@ def test_gauges_are_read_when_taken_and_can_be_dropped() -> None:
     counters.gauge(lambda: 3, "active", cluster="a")
     counters.gauge(lambda: 4, "active", cluster="b")
     counters.drop_gauges(cluster="a")
-    assert counters.take()[1] == ((("active", (("cluster", "b"),)), 4.0),)
+    kept = (("active", (("cluster", "b"),)), 4.0)
+    assert counters.take()[1] == ((("active", (("cluster", "a"),)), 0.0), kept)
+    assert counters.take()[1] == (kept,)
