@@ -8,7 +8,7 @@ import random
 class Backoff:
     """Exponential with full jitter: the n-th delay is uniform in [0, min(limit, first * 2**n)] seconds."""
 
-    def __init__(self, first: float = 0.5, limit: float = 10.0, rng: random.Random | None = None) -> None:
+    def __init__(self, first: float = 0.5, limit: float = 5.0, rng: random.Random | None = None) -> None:
         self._first, self._limit = first, limit
         self._ceiling = first
         self._rng = rng or random.Random()
