@@ -27,6 +27,7 @@ from control_plane.options import Options
 from control_plane.state import MeshState
 from control_plane.store import Store
 from control_plane.tokens import Tokens
+from pillion.stdio import announce, ensure_open
 from pillion.v1 import mesh_pb2_grpc
 
 log = logging.getLogger("control-plane")
@@ -51,6 +52,7 @@ def run(options: Options, svid_lifetime: float = SVID_LIFETIME) -> int:
 
     Returns the exit code: 0, or 2 after one line that says why it cannot start.
     """
+    ensure_open()
     _log_to_stderr(options.log_level)
     try:
         asyncio.run(_run(options, svid_lifetime))
@@ -66,10 +68,9 @@ async def _run(options: Options, svid_lifetime: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serve(options, svid_lifetime) as (grpc_port, web_port):
-        print(
+        announce(
             f"pillion control plane ready: grpc {_address(options.grpc[0], grpc_port)}, "
-            f"web {_address(options.web[0], web_port)}, data {options.data_dir}",
-            flush=True,
+            f"web {_address(options.web[0], web_port)}, data {options.data_dir}"
         )
         await stop.wait()
         log.info("stopping")

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pillion.stdio import announce
 from proxy.agent import dump, log
 from proxy.agent.admin import Admin
 from proxy.agent.errors import BindError, StartError
@@ -148,7 +149,7 @@ class Agent:
         )
         workers = "1 worker" if self._options.workers == 1 else f"{self._options.workers} workers"
         tail = f", admin {admin.address}" if admin is not None else ""
-        print(f"pillion proxy ready: {listeners}{tail}, {workers}", flush=True)
+        announce(f"pillion proxy ready: {listeners}{tail}, {workers}")
         if self._mesh is not None:
             self._mesh.serving()
 

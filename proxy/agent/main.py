@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pillion.stdio import ensure_open
 from proxy.agent import log
 from proxy.agent.agent import Agent
 from proxy.agent.errors import StartError
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 def run(options: Options, worker_command: Sequence[str] = COMMAND) -> int:
     """Run until SIGTERM or SIGINT. Prints one line on stdout when ready, one on stderr when it cannot start."""
+    ensure_open()
     log.setup(options.log_level)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say less than ours
     gc.freeze()

@@ -299,3 +299,33 @@ def test_a_token_for_another_service_is_refused_before_any_network(tmp_path):
     assert status == 2
     assert "is for spiffe://pillion.local/service/web, not for spiffe://pillion.local/service/cart" in err
     assert "tok " not in err
+
+
+@pytest.mark.parametrize("how", ["<&- >&- 2>&-", ">/dev/full", "> >(exec true)"])
+def test_it_serves_whatever_becomes_of_its_output(tmp_path, how):
+    port, admin = free_port(), free_port()
+    path = tmp_path / "bootstrap.yaml"
+    path.write_text(yaml.safe_dump(bootstrap(port, admin)))
+    command = f'exec "{sys.executable}" -P "{SCRIPT}" serve -c "{path}" 2>"{tmp_path}/err" {how}'
+    process = subprocess.Popen(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: S603, S607
+    try:
+        sidecar = Running.__new__(Running)
+        sidecar.process, sidecar.port, sidecar.admin = process, port, admin
+
+        def live():
+            try:
+                return sidecar.get("/ready") == (200, "LIVE\n")
+            except OSError:
+                return False
+
+        wait_until(live, 10)
+        worker = int(sidecar.ask()[0])
+        for pid in (process.pid, worker):
+            for fd in (0, 1, 2):
+                assert os.readlink(f"/proc/{pid}/fd/{fd}").startswith(("/", "pipe:")), "a socket took its place"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
