@@ -51,6 +51,16 @@ KINDS: Final[dict[bytes, int]] = {
     UNSENT_HEADER: UNSENT,
 }
 
+NO_TRAILERS: Final = frozenset((
+    b"authorization", b"www-authenticate", b"authentication-info", b"cookie", b"set-cookie", b"age", b"cache-control",
+    b"expires", b"pragma", b"vary", b"warning", b"location", b"retry-after", b"content-encoding", b"content-type",
+    b"content-range", b"content-location", b"range", b"if-match", b"if-none-match", b"if-modified-since",
+    b"if-unmodified-since", b"if-range", b"max-forwards", b"trailer", b"tracestate", b"forwarded", b"x-forwarded-for",
+    b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip",
+))  # fmt: skip
+"""Ordinary fields that must not come in a trailer section, where whoever merges it would believe them late: framing,
+routing, authentication, modifiers and content (RFC 9110 §6.5.1)."""
+
 _MAX_INTERNED: Final = 4096
 _spellings: dict[bytes, tuple[bytes, int]] = {}
 

@@ -51,7 +51,9 @@ class Reader:
         self._content_length: bytes | None = None
         self._transfer_encoding: bytes | None = None
         self._in_head = True
-        self._fed = 0  # bytes fed since the head began: bounds a head that never ends
+        # Bytes fed since the head began, or since the last byte of content: bounds a head, a chunk extension and a
+        # trailer section that never end.
+        self._fed = 0
 
     def _lift(self, kind: int, value: bytes) -> None:
         if kind == names.CONTENT_LENGTH:
@@ -66,6 +68,18 @@ class Reader:
             self._transfer_encoding = value
         elif kind != names.HOP:
             self._special.append((kind, value))
+
+    def _check_fed(self) -> None:
+        """After each feed."""
+        if self._fed > self._max_size:
+            what = "header section" if self._in_head else "chunk extensions or trailers"
+            raise ProtocolError(f"{what} of more than {self._max_size} bytes", too_large=self._in_head)
+
+    def _keep_trailer(self, trailers: Headers, known: tuple[bytes, int], value: bytes) -> None:
+        if known[1] == names.PLAIN and known[0] not in names.NO_TRAILERS:
+            trailers.append((known[0], value))
+            if len(trailers) > self._max_count:
+                raise ProtocolError("too many trailer fields", too_large=True)
 
     def _check_size(self) -> None:
         """RFC 6585 §5: bound the header section by bytes and by fields."""

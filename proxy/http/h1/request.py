@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from typing import Final
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
@@ -41,25 +43,25 @@ class RequestReader(Reader):
         parser = self._parser
         if parser is None:
             raise ProtocolError("data after the end of the connection")
-        if self._in_head:
-            self._fed += len(data)
-        try:
-            parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            # llhttp stops at every Upgrade field. Without a route that asks for it the field is dropped and the
-            # message is an ordinary request (RFC 9110 §7.8).
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self._feed(rest)
-        except HttpParserInvalidMethodError as error:
-            raise ProtocolError(f"unknown method: {error}") from None
-        except HttpParserError as error:
-            context = error.__context__
-            if isinstance(context, ProtocolError):
-                raise context from None
-            raise ProtocolError(str(error)) from None
-        if self._in_head and self._fed > self._max_size:
-            raise ProtocolError(f"header section of more than {self._max_size} bytes", too_large=True)
+        self._fed += len(data)
+        rest: bytes | memoryview = data
+        while rest:
+            try:
+                parser.feed_data(rest)
+                break
+            except HttpParserUpgrade as upgrade:
+                # llhttp stops at every Upgrade field. Without a route that asks for it the field is dropped and the
+                # message is an ordinary request (RFC 9110 §7.8).
+                rest = memoryview(rest)[upgrade.args[0] :]
+            except HttpParserInvalidMethodError as error:
+                raise ProtocolError(f"unknown method: {error}") from None
+            except HttpParserError as error:
+                context = error.__context__
+                if isinstance(context, ProtocolError):
+                    raise context from None
+                raise ProtocolError(str(error)) from None
+        if self._fed > self._max_size:
+            self._check_fed()
 
     def close(self) -> None:
         """Break the cycle between reader and parser."""
@@ -74,11 +76,8 @@ class RequestReader(Reader):
         known = SPELLINGS.get(name) or classify(name)
         if value[-1:] in BLANK:  # llhttp keeps the optional white space after a value (RFC 9112 §5)
             value = value.rstrip(b" \t")
-        if self._message is not None:  # a trailer field
-            if known[1] == names.PLAIN:  # framing and routing fields must not come late (RFC 9110 §6.5.1)
-                self._message.trailers.append((known[0], value))
-                if len(self._message.trailers) > self._max_count:
-                    raise ProtocolError("too many trailer fields", too_large=True)
+        if self._message is not None:
+            self._keep_trailer(self._message.trailers, known, value)
         elif known[1]:
             self._lift(known[1], value)
         else:
@@ -112,12 +111,14 @@ class RequestReader(Reader):
             raise ProtocolError("an upgrade request with a body")
         self._message = message = RequestMessage(head)
         self._in_head = False
+        self._fed = 0
         self.messages.append(message)
 
     def on_body(self, chunk: bytes) -> None:
         message = self._message
         assert message is not None
         message.body.append(chunk)
+        self._fed = 0
 
     def on_message_complete(self) -> None:
         message = self._message
@@ -173,11 +174,25 @@ class RequestReader(Reader):
             host = host or b""
         else:
             raise ProtocolError("a request target of no known form (RFC 9112 §3.2)")
-        if b"@" in host:
-            raise ProtocolError("userinfo in the authority (RFC 9110 §4.2.4)")
+        if host not in _hosts:
+            _check_host(host)
         if b"#" in head.target:
             raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
         head.authority = host
+
+
+def _check_host(host: bytes) -> None:
+    """RFC 3986 §3.2.2 and §3.2.3, without userinfo (RFC 9110 §4.2.4) and without commas, which would make a list of
+    it. Hosts that passed are remembered, within a bound."""
+    if _HOST.fullmatch(host) is None:
+        raise ProtocolError("no valid host (RFC 9112 §3.2)")
+    if len(_hosts) < _MAX_HOSTS and len(host) <= 256:
+        _hosts.add(host)
+
+
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
+_MAX_HOSTS: Final = 4096
+_hosts: set[bytes] = set()
 
 
 def no_message() -> RequestMessage:

@@ -11,6 +11,7 @@ from proxy.http.h1.reader import BLANK, ProtocolError, Reader
 from proxy.http.headers import SPELLINGS, classify
 from proxy.http.heads import CHUNKED, UNTIL_CLOSE, ResponseHead, ResponseMessage
 
+_MAX_INTERIM: Final = 100
 _NO_CONTENT: Final = frozenset((204, 304))
 # Fields that are lifted out of requests but are ordinary in responses.
 _RESPONSE_FIELDS: Final = {
@@ -32,7 +33,7 @@ class ResponseReader(Reader):
     Call `expect` before each request. Informational responses (RFC 9110 §15.2) are read and dropped.
     """
 
-    __slots__ = ("_complete", "_expecting", "_no_body", "_parser", "_reason", "_stale", "message")
+    __slots__ = ("_complete", "_expecting", "_interim", "_no_body", "_parser", "_reason", "_stale", "message")
 
     def __init__(self, max_size: int, max_count: int) -> None:
         super().__init__(max_size, max_count)
@@ -40,6 +41,7 @@ class ResponseReader(Reader):
         self._expecting = False
         self._no_body = False
         self._complete = True
+        self._interim = 0
         self._reason = b""
         self._stale = False
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -49,6 +51,7 @@ class ResponseReader(Reader):
         self.message = None
         self._expecting = True
         self._complete = False
+        self._interim = 0
         self._reason = b""
         self._no_body = method == b"HEAD"
 
@@ -57,8 +60,7 @@ class ResponseReader(Reader):
         parser = self._parser
         if parser is None or not self._expecting or self._complete:
             raise ProtocolError("data that answers no request")
-        if self._in_head:
-            self._fed += len(data)
+        self._fed += len(data)
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
@@ -72,8 +74,8 @@ class ResponseReader(Reader):
             self._stale = False
             self._parser = HttpResponseParser(self)
             self._reset()
-        if self._in_head and self._fed > self._max_size:
-            raise ProtocolError(f"header section of more than {self._max_size} bytes", too_large=True)
+        if self._fed > self._max_size:
+            self._check_fed()
 
     def end(self) -> bool:
         """The peer closed: True when that completes the message (RFC 9112 §6.3, no length), else it is cut off."""
@@ -98,10 +100,7 @@ class ResponseReader(Reader):
         if value[-1:] in BLANK:  # llhttp keeps the optional white space after a value (RFC 9112 §5)
             value = value.rstrip(b" \t")
         if self.message is not None:
-            if known[1] == names.PLAIN:
-                self.message.trailers.append((known[0], value))
-                if len(self.message.trailers) > self._max_count:
-                    raise ProtocolError("too many trailer fields", too_large=True)
+            self._keep_trailer(self.message.trailers, known, value)
         elif known[1]:
             self._lift(known[1], value)
         else:
@@ -122,6 +121,9 @@ class ResponseReader(Reader):
         if status < 200:
             if status < 100 or status == 101:
                 raise ProtocolError(f"status {status} was not asked for")
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                raise ProtocolError(f"more than {_MAX_INTERIM} interim responses")
             self._in_head = False
             return
         head = ResponseHead(status, self._reason, self._headers)
@@ -142,6 +144,7 @@ class ResponseReader(Reader):
                 head.headers.append((_RESPONSE_FIELDS[kind], value))
         self.message = message = ResponseMessage(head)
         self._in_head = False
+        self._fed = 0
         if self._no_body:
             message.done = self._complete = self._stale = True
 
@@ -151,6 +154,7 @@ class ResponseReader(Reader):
         message = self.message
         assert message is not None
         message.body.append(chunk)
+        self._fed = 0
 
     def on_message_complete(self) -> None:
         if self._stale:

@@ -1,0 +1,188 @@
+"""What must not get through a proxy, and what must stay bounded while it is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.request import RequestReader
+from proxy.http.h1.response import ResponseReader
+
+LIMIT = 60 * 1024
+
+
+def request(data: bytes, step: int = 1 << 30) -> RequestReader:
+    reader = RequestReader(LIMIT, 100)
+    for start in range(0, len(data), step):
+        reader.feed(data[start : start + step])
+    return reader
+
+
+def response(data: bytes, method: bytes = b"GET", step: int = 1 << 30) -> ResponseReader:
+    reader = ResponseReader(LIMIT, 100)
+    reader.expect(method)
+    for start in range(0, len(data), step):
+        reader.feed(data[start : start + step])
+    return reader
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"a b", b"a/b", b"a?b", b"a#b", b"a\\b", b'a"b', b"<a>", b"a,b", b"caf\xc3\xa9", b"a\tb", b"a{b}", b"a:1:2", b"a:x",
+     b"[::1", b"::1]", b"a:99999999", b"u@a"],
+)  # fmt: skip
+def test_hosts_that_are_none(host: bytes) -> None:
+    for data in (b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n", b"GET http://%b/x HTTP/1.1\r\nhost: a\r\n\r\n"):
+        if b"http://" in data and host in (b"a/b", b"a?b"):
+            continue  # there it is the path's beginning
+        with pytest.raises(ProtocolError):
+            request(data % host)
+
+
+@pytest.mark.parametrize(
+    "host", [b"a", b"a.b-c_d", b"a:80", b"a:", b"[::1]:80", b"[::1]", b"127.0.0.1:1", b"x~y", b"%41"]
+)
+def test_hosts_that_are(host: bytes) -> None:
+    assert request(b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n" % host).messages[0].head.authority == host
+    assert request(b"GET http://%b?q HTTP/1.1\r\nhost: b\r\n\r\n" % host).messages[0].head.target == b"/?q"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET http:///x HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET http:/x HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET ftp://a/x HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET a/x HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET * HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET /a\x7fb HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1, 1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0x1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1 1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: \r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 18446744073709551617\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: x\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloX0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5;a\nb\r\nhello\r\n0\r\n\r\n",
+        b"POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_requests_that_two_readers_could_read_differently(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        request(data)
+    with pytest.raises(ProtocolError):
+        request(data, 1)
+
+
+def test_a_length_is_written_anew() -> None:
+    head = request(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 005\r\n\r\nhello").messages[0].head
+    assert head.length == 5
+
+
+def test_what_connection_names_cannot_take_our_own_fields() -> None:
+    data = (
+        b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close, host, content-length, x-forwarded-client-cert, traceparent, x\r\n"
+        b"content-length: 5\r\nx-forwarded-client-cert: c\r\ntraceparent: t\r\nx: 1\r\n\r\nhello"
+    )
+    head = request(data).messages[0].head
+    assert (head.authority, head.length, head.client_cert, head.traceparent) == (b"a", 5, b"c", b"t")
+    assert head.headers == []
+
+
+def test_trailers_that_must_not_be_believed_are_dropped() -> None:
+    forbidden = [
+        b"host", b"authorization", b"cookie", b"set-cookie", b"content-type",
+        b"content-encoding", b"content-range", b"cache-control", b"te", b"connection", b"x-forwarded-client-cert",
+        b"x-request-id", b"traceparent", b"expect", b"range", b"if-match", b"max-forwards", b"location", b"vary",
+        b"x-forwarded-for", b"proxy-authorization", b"trailer", b"date", b"age", b"expires", b"retry-after", b"warning",
+    ]  # fmt: skip
+    section = b"".join(b"%b: 1\r\n" % name for name in forbidden) + b"x-checksum: 2\r\ngrpc-status: 0\r\n\r\n"
+    kept = [(b"x-checksum", b"2"), (b"grpc-status", b"0")]
+    body = b"5\r\nhello\r\n0\r\n" + section
+    assert (
+        request(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + body).messages[0].trailers == kept
+    )
+    message = response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body).message
+    assert message is not None
+    assert message.trailers == kept
+
+
+@pytest.mark.parametrize("rest", [b"5;" + b"x" * 200_000, b"0\r\nx: " + b"y" * 200_000, b"0" * 200_000])
+def test_what_surrounds_a_body_is_bounded(rest: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        request(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + rest, 16384)
+    with pytest.raises(ProtocolError):
+        response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + rest, step=16384)
+
+
+def test_a_body_is_not() -> None:
+    big = b"x" * 1_000_000
+    for framing in (
+        b"content-length: 1000000\r\n\r\n" + big,
+        b"transfer-encoding: chunked\r\n\r\nf4240\r\n" + big + b"\r\n0\r\n\r\n",
+    ):
+        assert request(b"POST / HTTP/1.1\r\nhost: a\r\n" + framing, 16384).messages[0].done
+        message = response(b"HTTP/1.1 200 OK\r\n" + framing, step=16384).message
+        assert message is not None
+        assert message.done
+
+
+def test_many_upgrades_in_one_read() -> None:
+    upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+    body = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
+    reader = RequestReader(LIMIT, 100)
+    reader.feed(body)
+    reader.feed(b"x" + upgrade * 4000)
+    assert len(reader.messages) == 4001
+    assert all(message.done for message in reader.messages)
+
+
+def test_interim_responses_are_bounded() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    message = response(interim * 10 + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", step=7).message
+    assert message is not None
+    assert message.done
+    with pytest.raises(ProtocolError, match="interim"):
+        response(interim * 1000)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_answers_without_a_body(status: int) -> None:
+    for field in (b"", b"content-length: 5\r\n"):
+        message = response(b"HTTP/1.1 %d X\r\n%b\r\n" % (status, field)).message
+        assert message is not None
+        assert message.done
+        assert message.head.keep_alive
+    with pytest.raises(ProtocolError):
+        response(b"HTTP/1.1 %d X\r\ncontent-length: 5\r\n\r\nhello" % status)
+
+
+def test_answers_to_head() -> None:
+    for field in (b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n", b""):
+        reader = response(b"HTTP/1.1 200 OK\r\n%b\r\n" % field, b"HEAD")
+        assert reader.message is not None
+        assert reader.message.done
+        reader.expect(b"GET")
+        reader.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        assert reader.message.body == [b"ok"]
+    with pytest.raises(ProtocolError):
+        response(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"HEAD")
+
+
+def test_http10_upstreams() -> None:
+    plain = response(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok").message
+    kept = response(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok").message
+    assert plain is not None
+    assert kept is not None
+    assert (plain.head.keep_alive, kept.head.keep_alive) == (False, True)
