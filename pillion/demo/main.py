@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -234,7 +235,13 @@ class Demo:
             f"kill -9 {' '.join(map(str, pids))}",
         )
         dump = ("what the storefront's sidecar was told", f"curl http://127.0.0.1:{store.admin}/config_dump")
-        return [call, kill, dump] if pids else [call, dump]
+        plane = self._mesh.control_plane
+        program = os.path.relpath(Path(sys.executable).parent / "pillion")
+        ask = (
+            "ask the control plane which proxies are connected, and what they acknowledged",
+            f"export PILLION_TOKEN_FILE={plane.token_file} PILLION_CONTROL_PLANE={plane.grpc}; {program} status",
+        )
+        return [call, kill, dump, ask] if pids else [call, dump, ask]
 
     def _row(self, instance: Instance) -> view.Row:
         figures, seconds, expires = report.Figures(), 0.0, None

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +148,13 @@ def check_commands(text: str) -> None:
     assert (beta["version"], beta["peer"]) == ("v2", "spiffe://pillion.local/service/storefront")
     dump = request(admin, "/config_dump")
     assert "spiffe://pillion.local/service/cart" in dump.body.decode()
+    # The last hint is one shell line; the picture may have broken it into two.
+    environment = dict(re.findall(r"(PILLION_TOKEN_FILE|PILLION_CONTROL_PLANE)=([^\s;]+)", text))
+    status = subprocess.run(
+        [sys.executable, "-m", "pillion.cli", "status", "--json"], env=os.environ | environment, capture_output=True
+    )
+    assert status.returncode == 0, status.stderr
+    assert b"storefront" in status.stdout
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     # What is in flight in a worker when it ends may fail, and it ends a moment after its agent.
