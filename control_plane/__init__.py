@@ -13,3 +13,8 @@ Rules of this room:
 - Only `server` puts the pieces together; only `api`, `ads` and `server` know grpc.
 - control_plane never imports proxy; both know only pillion.v1 and pillion.client.
 """
+
+import os
+
+# grpc reads it when it is imported. Its own lines say less than ours, and anyone can make it write them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -14,7 +14,7 @@ import grpc.aio
 
 from control_plane import mesh
 from control_plane.errors import CredentialError, FullError, RefusedError, RequestError, StoreError
-from control_plane.tokens import Tokens
+from control_plane.tokens import MAX_TOKEN, Tokens
 
 log = logging.getLogger("control-plane")
 
@@ -135,7 +135,7 @@ def _bearer(metadata: Metadata) -> str:
         if key == "authorization":
             text = value if isinstance(value, str) else value.decode("latin-1")
             scheme, _, token = text.partition(" ")
-            if scheme.lower() == "bearer" and token and len(token) <= 512:
+            if scheme.lower() == "bearer" and token and len(token) <= MAX_TOKEN:
                 return token
             raise CredentialError("the authorization metadata is not 'Bearer TOKEN'")
     raise CredentialError("no token: send the metadata 'authorization: Bearer TOKEN'")

@@ -43,6 +43,10 @@ _GRPC_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Who is not authenticated yet holds little, and not for long.
+    ("grpc.max_concurrent_streams", 64),  # of one connection; a sidecar has a handful
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),  # without a call; a sidecar always has its stream
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 
@@ -160,4 +164,5 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logging.addLevelName(logging.WARNING, "WARN")
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # a traceback for each malformed message
     logging.basicConfig(level=level.upper() if level != "warning" else logging.WARNING, handlers=[handler], force=True)

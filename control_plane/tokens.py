@@ -27,6 +27,8 @@ MAX_LIFETIME = 24 * 3600.0
 REMEMBER_USED = 24 * 3600.0  # how long after its end a join token is still told apart from an unknown one
 MAX_JOIN_TOKENS = 10_000  # unused ones
 MAX_SESSIONS = 100_000
+MAX_OF_SERVICE = 40_000  # sessions; beyond it a service's own oldest go, so that it cannot lock out the others
+MAX_TOKEN = 512  # characters
 _OPERATOR = "operator_hash"
 
 
@@ -114,6 +116,8 @@ class Tokens:
 
     async def join_service(self, token: str) -> str:
         """The service that a join token is for; does not burn it. Raises CredentialError."""
+        if len(token) > MAX_TOKEN:
+            raise CredentialError("this join token is unknown here; make one with: pillion token SERVICE")
         now = self._clock()
         return await self._store.run(lambda db: _check_join(db, digest(token), now))
 
@@ -125,19 +129,25 @@ class Tokens:
         """
         session, now = secrets.token_urlsafe(32), self._clock()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> list[tuple[bytes]]:
             if join_token:
                 _check_join(db, digest(join_token), now)
                 db.execute("UPDATE join_token SET used = ? WHERE hash = ?", (now, digest(join_token)))
             db.execute("DELETE FROM session WHERE expires <= ?", (now,))
+            over = db.execute(
+                "SELECT hash FROM session WHERE service = ? ORDER BY expires DESC LIMIT -1 OFFSET ?",
+                (service, MAX_OF_SERVICE - 1),
+            ).fetchall()
+            db.executemany("DELETE FROM session WHERE hash = ?", over)
             (live,) = db.execute("SELECT count(*) FROM session").fetchone()
             if live >= MAX_SESSIONS:
                 raise FullError(f"{live} sessions are live, which is the bound")
             db.execute("INSERT INTO session VALUES (?, ?, ?)", (digest(session), service, expires))
             audit(db, now, "join" if join_token else "renew", who, service)
+            return over
 
-        await self._store.run(work)
-        self._sessions = {key: value for key, value in self._sessions.items() if value[1] > now}
+        gone = {found for (found,) in await self._store.run(work)}
+        self._sessions = {key: it for key, it in self._sessions.items() if it[1] > now and key not in gone}
         self._sessions[digest(session)] = (service, expires)
         return session
 

@@ -13,11 +13,12 @@ import grpc
 import grpc.aio
 from envoy.config.core.v3.base_pb2 import Node
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from google.protobuf.message import DecodeError
 
 from control_plane.ads.stream import Counters, Request, Response, Stream, StreamError
 from control_plane.auth import Authenticator, Context, Servicer, answered
 from control_plane.compile import Client, ClientError, Compiler
-from control_plane.errors import RefusedError, RequestError
+from control_plane.errors import CredentialError, RefusedError, RequestError
 from control_plane.snapshot import Snapshot, encode_nonce, short_type
 from control_plane.state import MeshView
 from pillion.v1 import mesh_pb2
@@ -29,6 +30,7 @@ DEBOUNCE = 0.005  # seconds from the first change until it is compiled; others i
 FIRST_REQUEST_TIMEOUT = 15.0  # seconds
 WRITE_TIMEOUT = 30.0  # seconds that a client may take until its connection accepts a response
 MAX_NODE_ID = 256  # characters
+SESSION_CHECK = 30.0  # seconds; no stream outlives its session by more
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +115,7 @@ class AdsServicer(Servicer):
         service = self._auth.session(context.invocation_metadata() or ())
         try:
             async with asyncio.timeout(FIRST_REQUEST_TIMEOUT):
-                first = await context.read()
+                first = await _read(context)
         except TimeoutError:
             raise RequestError(f"no request within {FIRST_REQUEST_TIMEOUT:g} s") from None
         if first is grpc.aio.EOF:
@@ -127,6 +129,8 @@ class AdsServicer(Servicer):
             raise RequestError(str(error)) from error
         finally:
             self._connections.discard(connection)
+            if all(other.client != connection.client for other in self._connections):
+                self._compiler.forget(connection.client)
             log.info("proxy disconnected node=%r service=%s", connection.node_id, service)
 
     @answered
@@ -154,14 +158,19 @@ class AdsServicer(Servicer):
     async def _converse(self, connection: _Connection, first: DiscoveryRequest, context: Context) -> None:
         reader = asyncio.create_task(self._read(connection, first, context))
         stream, wake = connection.stream, connection.wake
+        check = self._loop.time() + SESSION_CHECK
         reader.add_done_callback(lambda _: wake.set())
         try:
             while not reader.done():
                 for response in stream.responses(self._loop.time()):
                     await self._write(response, context)
-                deadline = stream.deadline()
+                if self._loop.time() >= check:
+                    check += SESSION_CHECK
+                    if not self._has_session(context):
+                        log.info("session over, stream ended node=%r", connection.node_id)
+                        return  # the client comes back with the token it has now
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(min(check, stream.deadline() or check)):
                         await wake.wait()
                 except TimeoutError:
                     continue
@@ -191,7 +200,14 @@ class AdsServicer(Servicer):
             delay = connection.stream.throttle(self._loop.time())
             if delay:
                 await asyncio.sleep(delay)  # what it sends meanwhile waits in its own flow-control window
-            message = await context.read()
+            message = await _read(context)
+
+    def _has_session(self, context: Context) -> bool:
+        try:
+            self._auth.session(context.invocation_metadata() or ())
+        except CredentialError:
+            return False
+        return True
 
     async def _write(self, response: Response, context: Context) -> None:
         body = response.selection.encode(response.type_url) + encode_nonce(response.nonce)
@@ -221,6 +237,13 @@ class AdsServicer(Servicer):
             if snapshot is not connection.stream.snapshot:
                 connection.stream.update(snapshot)
                 connection.wake.set()
+
+
+async def _read(context: Context) -> Any:
+    try:
+        return await context.read()
+    except DecodeError:
+        raise RequestError("a message is not a DiscoveryRequest") from None
 
 
 def _check(snapshot: Snapshot) -> None:

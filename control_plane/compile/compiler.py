@@ -18,8 +18,6 @@ from control_plane.leases import Instance
 from control_plane.mesh import Service, ServiceDocument
 from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Reference, Resource, Snapshot, Table
 
-MAX_CLIENTS = 4096  # kinds of clients whose own resources are remembered
-
 
 class _Memo:
     """The last resource for each name, with what it was made from. A sweep drops what was not asked for."""
@@ -82,10 +80,12 @@ class Compiler:
         """What this client should have now; the same object until something in it changes."""
         own = self._own.get(client)
         if own is None:
-            if len(self._own) >= MAX_CLIENTS:
-                self._own.clear()
             own = self._own[client] = _Own(client, self._trust_domain)
         return own.snapshot(self._tables)
+
+    def forget(self, client: Client) -> None:
+        """The last client of this kind is gone."""
+        self._own.pop(client, None)
 
     def _service(self, service: Service, instances: tuple[Instance, ...]) -> None:
         self._cluster(service, None, instances)

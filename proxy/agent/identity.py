@@ -103,9 +103,11 @@ class Identity:
         """Renew for ever. A refused session falls back to the join token; when that is refused too, the certificate
         in use serves until it expires, and this goes on trying."""
         backoff = Backoff(first=1.0, limit=30.0, rng=self._rng)
+        earliest = 0.0
         while True:
             assert self.current is not None, "join or restore comes first"
             due = svids.renewal_time(self.current, self._rng.uniform(-1, 1))
+            due = max(due, earliest)
             # In steps: the loop's clock stands still while a laptop sleeps, the certificate's does not.
             while not self._renew_now.is_set() and (left := due - self._clock()) > 0:
                 with contextlib.suppress(TimeoutError):
@@ -115,6 +117,8 @@ class Identity:
             while not await self._renewed():  # noqa: ASYNC110  # each attempt is a call
                 await asyncio.sleep(MIN_RENEWAL + backoff.next())
             backoff.reset()
+            # A clock that is ahead finds every new certificate half over; that is no reason to ask without end.
+            earliest = self._clock() + (self.current.expires - self.current.not_before) / 200
             await asyncio.sleep(MIN_RENEWAL)  # whoever calls token_refused in a loop must not make us sign in one
 
     async def _renewed(self) -> bool:

@@ -95,6 +95,26 @@ async def test_an_earlier_session_stays_good_after_a_renewal_and_a_restart(
     assert rows == (2,)  # the first is pruned
 
 
+async def test_one_service_cannot_use_up_the_sessions_of_all(
+    tokens: Tokens, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.tokens.MAX_OF_SERVICE", 3)
+    monkeypatch.setattr("control_plane.tokens.MAX_SESSIONS", 5)
+    payments = await tokens.start_session("payments", 2000, "", "test")
+    mine = [await tokens.start_session("cart", 2000 + i, "", "test") for i in range(10)]
+    assert tokens.session(payments) == "payments"
+    for session in mine[:7]:
+        with pytest.raises(CredentialError, match="unknown"):
+            tokens.session(session)
+    assert [tokens.session(session) for session in mine[7:]] == ["cart"] * 3
+    assert await store.run(lambda db: db.execute("SELECT count(*) FROM session").fetchone()) == (4,)
+
+
+async def test_a_token_of_any_size_is_a_wrong_one(tokens: Tokens) -> None:
+    with pytest.raises(CredentialError, match="unknown"):
+        await tokens.join_service("x" * 1_000_000)
+
+
 async def test_lifetimes_have_bounds(tokens: Tokens) -> None:
     for bad in (24 * 3600 + 1, -5, 0.5):
         with pytest.raises(RequestError, match="lifetime"):

@@ -14,9 +14,10 @@ from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceSt
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse
 
 from control_plane.ads import servicer as servicer_module
+from control_plane.errors import CredentialError
 from control_plane.leases import Instance
 from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from tests.support.ads_server import MESH, Mesh, serve
+from tests.support.ads_server import MESH, EveryToken, Mesh, serve
 
 CART_1 = Instance("cart", "1", "127.0.0.1", 15006, {"version": "v1"})
 CART_2 = Instance("cart", "2", "127.0.0.1", 15007, {"version": "v2"})
@@ -230,3 +231,49 @@ async def test_bad_clients_harm_no_other() -> None:
         await asyncio.gather(flooder, return_exceptions=True)
         assert servicer.streams == 4
         assert servicer.pushes[ENDPOINT] == 22  # one for the silent one, however much changed
+
+
+async def test_a_stream_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sessions(EveryToken):
+        over = False
+
+        def session(self, metadata) -> str:
+            if self.over:
+                raise CredentialError("this session has expired")
+            return super().session(metadata)
+
+    monkeypatch.setattr(servicer_module, "SESSION_CHECK", 0.05)
+    view, sessions = Mesh(), Sessions()
+    view.apply(MESH)
+    async with serve(view, sessions) as (port, servicer), Client(port) as client:
+        await client.ask(CLUSTER)
+        await client.take(CLUSTER)
+        await asyncio.sleep(0.15)
+        assert servicer.streams == 1  # checked, and still good
+        sessions.over = True
+        assert await client.call.read() == grpc.aio.EOF
+        assert await client.call.code() == grpc.StatusCode.OK  # no failure: come back with the new token
+        assert servicer.streams == 0
+
+
+async def test_what_only_one_client_needed_goes_with_it() -> None:
+    view = Mesh()
+    view.apply(MESH)
+    async with serve(view) as (port, servicer):
+        for _ in range(3):
+            async with Client(port) as client:
+                await client.ask(CLUSTER)
+                await client.take(CLUSTER)
+                assert len(servicer._compiler._own) == 1
+            while servicer.streams:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert not servicer._compiler._own
+
+
+async def test_bytes_that_are_no_request_are_the_clients_fault() -> None:
+    view = Mesh()
+    async with serve(view) as (port, _), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method = f"/{servicer_module.SERVICE}/StreamAggregatedResources"
+        call = channel.stream_stream(method)(metadata=(("authorization", "Bearer cart"),), timeout=5)
+        await call.write(b"\xff\xff\xff")
+        assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -307,7 +307,7 @@ def test_it_serves_whatever_becomes_of_its_output(tmp_path, how):
     path = tmp_path / "bootstrap.yaml"
     path.write_text(yaml.safe_dump(bootstrap(port, admin)))
     command = f'exec "{sys.executable}" -P "{SCRIPT}" serve -c "{path}" 2>"{tmp_path}/err" {how}'
-    process = subprocess.Popen(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: S603, S607
+    process = subprocess.Popen(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         sidecar = Running.__new__(Running)
         sidecar.process, sidecar.port, sidecar.admin = process, port, admin

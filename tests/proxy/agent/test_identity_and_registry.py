@@ -201,3 +201,22 @@ async def test_probe():
 
 def test_local_address():
     assert local_address_towards("127.0.0.1:15010") == "127.0.0.1"
+
+
+async def test_a_clock_that_is_ahead_does_not_renew_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("proxy.agent.identity.MIN_RENEWAL", 0.01)
+    async with plane.running(tmp_path / "cp") as mesh:
+        seen = []
+        identity = Identity(
+            token_file(await mesh.token("cart")),
+            mesh.channel,
+            StateDir(tmp_path / "s"),
+            seen.append,
+            lambda: time.time() + 20 * 3600,  # past the half of every certificate that it gets
+        )
+        await identity.join()
+        async with task(identity.keep_fresh()):
+            await asyncio.sleep(0.5)
+            assert len(seen) == 2
+            identity.token_refused()  # this is a reason
+            await until(lambda: len(seen) == 3)
