@@ -95,16 +95,16 @@ class Downstream(asyncio.Protocol):
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self.scheme = b"https"
-            peer = Peer(ssl_object)
             try:
-                if peer.uri or peer.dns or state.requires_peer:
+                peer = Peer(ssl_object)
+                if peer.presented or state.requires_peer:
                     state.verify(peer)
             except PeerError as error:
                 slot.refused(self.address, error)
                 transport.abort()
                 return
             self.peer_uri = peer.identity
-            if ssl_object.getpeercert(True):
+            if peer.presented:
                 self.xfcc = peer.xfcc(state.own_uri, state.config.set_current_client_cert_details)
             state.counters.values[state.handshakes] += 1
         state.counters.values[state.connections_total] += 1

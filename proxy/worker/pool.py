@@ -107,17 +107,7 @@ class Pool:
         else:
             text = f"{endpoint.text}: {error}"
         if transport is not None and not isinstance(error, ConnectionRefusedError):
-            reason = tls.reason(error)
-            self.counters.values[
-                self.counters.slot("upstream_tls_error_total", cluster=cluster.name, reason=reason)
-            ] += 1
-            log.warning(
-                "TLS to upstream failed cluster=%s endpoint=%s reason=%s: %s",
-                cluster.name,
-                endpoint.text,
-                reason,
-                error,
-            )
+            self.tls_failed(connection, error)
         if connection.transport is not None:  # connected, but not to whom we wanted: connection_lost counts it off
             connection.abort()
         else:
@@ -127,6 +117,14 @@ class Pool:
         if waiter is not None:
             waiter.on_connect_failure(text)
         self._serve_waiters(cluster, endpoint)
+
+    def tls_failed(self, connection: Upstream, error: BaseException) -> None:
+        """Count and say why TLS with an upstream could not be."""
+        name, reason = connection.cluster.name, tls.reason(error)
+        self.counters.values[self.counters.slot("upstream_tls_error_total", cluster=name, reason=reason)] += 1
+        log.warning(
+            "TLS to upstream failed cluster=%s endpoint=%s reason=%s: %s", name, connection.endpoint.text, reason, error
+        )
 
     def release(self, connection: Upstream) -> None:
         """An idle connection: to the one who waits longest, else to the idle ones."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from time import time
 from typing import Any
 
 from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
@@ -53,9 +54,10 @@ class PeerError(Exception):
 
 
 class Peer:
-    """The verified certificate of the other side."""
+    """The verified certificate of the other side; `presented` is False when it showed none. Raises PeerError for one
+    that no other rule needs to look at."""
 
-    __slots__ = ("_der", "_subject", "dns", "uri")
+    __slots__ = ("_der", "_subject", "dns", "presented", "uri")
 
     def __init__(self, ssl_object: Any) -> None:
         certificate: dict[str, Any] = ssl_object.getpeercert() or {}
@@ -64,6 +66,13 @@ class Peer:
         self.dns = tuple(value for kind, value in names if kind == "DNS")
         self._subject = certificate.get("subject", ())
         self._der: bytes = ssl_object.getpeercert(True) or b""
+        self.presented = bool(self._der)
+        # These names go into headers and logs as they are.
+        if not all(name.isascii() and name.isprintable() and _UNSAFE.isdisjoint(name) for name in self.uri + self.dns):
+            raise PeerError("bad_san", "certificate with a name that cannot be quoted")
+        # A resumed session (TLS 1.2) brings its certificate along, but nobody has looked at its dates again.
+        if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < time():
+            raise PeerError("expired", "the session's certificate has expired")
 
     @property
     def identity(self) -> str:
@@ -96,10 +105,22 @@ _SHORT = {
 }  # fmt: skip
 
 
+_UNSAFE = frozenset(' ",;')
+
+
 def _escape(value: str) -> str:
-    escaped = "".join(f"\\{char}" if char in ',+"\\<>;=' else char for char in value)
-    # Quoted inside Subject="…": a raw control character must not end the header.
-    return "".join(char if char >= " " else f"\\{ord(char):02X}" for char in escaped).replace('"', '\\"')
+    """RFC 2253 §2.4, with bytes beyond printable ASCII in hexadecimal, as OpenSSL writes it for Envoy."""
+    escaped = ""
+    data = value.encode()
+    for at, byte in enumerate(data):
+        char = chr(byte)
+        if not 0x20 <= byte < 0x7F:
+            escaped += f"\\{byte:02X}"
+        elif char in ',+"\\<>;' or (at == 0 and char in "# ") or (at == len(data) - 1 and char == " "):
+            escaped += f"\\{char}"
+        else:
+            escaped += char
+    return escaped
 
 
 def verifier(validation: Validation | None) -> Callable[[Peer], None]:
@@ -141,6 +162,8 @@ def server_context(
     if tls.validation is not None:
         context.load_verify_locations(cadata=bundles[tls.validation.trusted_ca].pem)
         context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
+        # Every connection shows its certificate anew. (TLS 1.2 resumes all the same: see Peer.)
+        context.num_tickets = 0
     elif tls.require_client_certificate:
         raise LookupError("require_client_certificate without a validation context")
     return context
@@ -179,6 +202,15 @@ def reason(error: BaseException) -> str:
         if needle in text:
             return label
     return "other"
+
+
+def refuses_us(error: BaseException | None) -> bool:
+    """Whether this is the peer's alert that it does not accept our certificate. In TLS 1.3 it comes when the client's
+    handshake is already over (RFC 8446 §4.4.2.4, §6.2); a server that sends it has read no request."""
+    if not isinstance(error, ssl.SSLError):
+        return False
+    text = f"{getattr(error, 'reason', '') or ''} {error}".upper().replace(" ", "_")
+    return "ALERT" in text and any(what in text for what in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED"))
 
 
 _REASONS = (

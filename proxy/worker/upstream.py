@@ -11,6 +11,7 @@ from proxy.http.h1.reader import ProtocolError
 from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
+from proxy.worker import tls
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -169,7 +170,15 @@ class Upstream(asyncio.Protocol):
         self.deadline = 0.0
         self.reader.close()
         self._pool.closed(self)
-        if exchange is not None:
+        refused = not self._answered and self._requests <= 1 and tls.refuses_us(exc)
+        if refused and exc is not None:
+            self._pool.tls_failed(self, exc)
+        if exchange is None:
+            return
+        if refused:
+            exchange.upstream = None
+            exchange.on_connect_failure(f"{self.endpoint.text}: {exc}")
+        else:
             exchange.on_upstream_lost(self._requests > 1, self._answered, str(exc or "closed by the peer"))
 
     def pause_writing(self) -> None:

@@ -115,7 +115,7 @@ async def test_nothing_drifts(seed: int, capfd: pytest.CaptureFixture[str]) -> N
             "action": {"timeout": 0.2, "retry": RetryPolicy(frozenset(("reset", "connect-failure")), 2)},
         }
         sets = [(first, second), (first, free_port(), second), (second,), (first, second)]
-        for number in range(12):
+        for number in range(8):
             assert await one.apply(snapshot(one.port, *sets[number % 4], **options)) is None  # type: ignore[arg-type]
             await asyncio.gather(*(client(one, rng) for _ in range(30)))
         await one.at_rest()
