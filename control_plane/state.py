@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from control_plane import mesh
-from control_plane.errors import StartError
+from control_plane.errors import FullError, StartError
 from control_plane.leases import Instance
 from control_plane.registry import Registry
 from control_plane.store import Store, audit, get_meta, set_meta
 
 log = logging.getLogger("control-plane")
+
+MAX_SERVICES = 10_000
 
 
 class MeshView(Protocol):
@@ -101,7 +103,7 @@ class MeshState:
     async def apply(self, documents: Sequence[tuple[str, str]], dry_run: bool, who: str) -> Change:
         """Replace the services that the (source, yaml) documents name: all of them or, on any error, none.
 
-        Raises mesh.ConfigError with every problem found, or StoreError.
+        Raises mesh.ConfigError with every problem found, FullError or StoreError.
         """
         # Shielded: once the write is on its way, memory follows it even if the caller hangs up.
         return await asyncio.shield(asyncio.ensure_future(self._apply(documents, dry_run, who)))
@@ -113,11 +115,12 @@ class MeshState:
             parsed = await asyncio.to_thread(_check, list(documents), self.services)
             added = tuple(sorted(it.name for it in parsed if it.name not in old))
             changed = tuple(sorted(it.name for it in parsed if it.name in old and _text(it) != old[it.name].yaml))
-            unchanged = tuple(sorted({it.name for it in parsed} - {*added, *changed}))
-            if dry_run or not (added or changed):
+            differ = {*added, *changed}
+            unchanged = tuple(sorted({it.name for it in parsed} - differ))
+            if dry_run or not differ:
                 return Change(self.revision, added, changed, unchanged)
             revision = self.revision + 1
-            fresh = [Applied(it.name, _text(it), revision, it) for it in parsed if it.name in {*added, *changed}]
+            fresh = [Applied(it.name, _text(it), revision, it) for it in parsed if it.name in differ]
             await self._commit(fresh, revision, who)
             return Change(revision, added, changed, unchanged)
 
@@ -145,9 +148,11 @@ class MeshState:
 def _check(
     documents: Sequence[tuple[str, str]], in_force: Mapping[str, mesh.ServiceDocument]
 ) -> list[mesh.ServiceDocument]:
-    """Parse, and validate the mesh as it would be. Raises mesh.ConfigError."""
+    """Parse, and validate the mesh as it would be. Raises mesh.ConfigError, FullError."""
     parsed = mesh.parse(documents)
     merged = {**in_force, **{it.name: it for it in parsed}}
+    if len(merged) > MAX_SERVICES:
+        raise FullError(f"the mesh would have {len(merged)} services; at most {MAX_SERVICES}")
     mesh.validate(list(merged.values()))
     return parsed
 

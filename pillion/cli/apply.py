@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from pillion.cli.common import (
 )
 
 MAX_BYTES = 8 * 1024 * 1024  # of all files together; the control plane has its own bounds
+_TOO_MUCH = f"more than {MAX_BYTES // 1024 // 1024} MiB of YAML; apply fewer files at once"
 
 
 def apply(
@@ -33,8 +34,8 @@ def apply(
 ) -> None:
     """Apply services from YAML: all of them, or on any error none."""
     documents = [document for name in file for document in _read(name)]
-    if sum(len(text) for _, text in documents) > MAX_BYTES:
-        raise CommandError(f"more than {MAX_BYTES // 1024 // 1024} MiB of YAML; apply fewer files at once")
+    if sum(len(text.encode()) for _, text in documents) > MAX_BYTES:
+        raise CommandError(_TOO_MUCH)
     with connect(control_plane, token_file) as connection:
         from pillion.v1.mesh_pb2 import ApplyRequest, Document
 
@@ -53,7 +54,7 @@ def apply(
 
 def _read(name: str) -> list[tuple[str, str]]:
     if name == "-":
-        return [("stdin", _decode("stdin", sys.stdin.buffer.read(MAX_BYTES + 1)))]
+        return [("stdin", _decode("stdin", _bounded(sys.stdin.buffer)))]
     path = Path(name)
     try:
         files = [path]
@@ -61,9 +62,20 @@ def _read(name: str) -> list[tuple[str, str]]:
             files = sorted(it for it in path.iterdir() if it.suffix in (".yaml", ".yml") and it.is_file())
             if not files:
                 raise CommandError(f"{path}: no .yaml file in this directory")
-        return [(str(it), _decode(str(it), it.read_bytes())) for it in files]
+        found = []
+        for it in files:
+            with it.open("rb") as opened:
+                found.append((str(it), _decode(str(it), _bounded(opened))))
+        return found
     except OSError as error:
         raise CommandError(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _bounded(file: IO[bytes]) -> bytes:
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise CommandError(_TOO_MUCH)
+    return content
 
 
 def _decode(source: str, content: bytes) -> str:

@@ -106,7 +106,8 @@ def _explain(error: Any, address: str, token_file: Path) -> CommandError:
             f"cannot reach the control plane at {address} ({reason}); start it with: pillion control-plane", 1
         )
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return CommandError(f"the control plane at {address} did not answer within {TIMEOUT:g} s", 1)
+        text = f"the control plane at {address} did not answer within {TIMEOUT:g} s"
+        return CommandError(f"{text}; what was asked for may still be done: pillion get shows what is in force", 1)
     name = status.name.lower().replace("_", " ") if status else "error"
     return CommandError(f"{address}: {name}: {details}", 1)
 

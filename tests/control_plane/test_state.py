@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from control_plane.errors import StartError
+from control_plane.errors import FullError, StartError
 from control_plane.leases import Instance
 from control_plane.mesh import ConfigError
 from control_plane.state import MeshState
@@ -134,4 +136,26 @@ async def test_time_in_which_nobody_could_be_heard_does_not_count(store: Store, 
     clock.now += 1
     state.registry._on_timer()
     assert not state.instances
+    state.registry.close()
+
+
+async def test_a_large_apply_takes_time_in_proportion_and_there_is_a_bound(store: Store, clock: Clock) -> None:
+    state = await start(store, clock)
+    document = "---\n".join(f"kind: Service\nname: s{i}\n" for i in range(10_000))
+    stalls, last = [0.0], time.monotonic()
+
+    def beat() -> None:
+        nonlocal last
+        now = time.monotonic()
+        stalls.append(now - last)
+        last, handle[0] = now, loop.call_later(0.01, beat)
+
+    loop = asyncio.get_running_loop()
+    handle = [loop.call_later(0.01, beat)]
+    change = await state.apply([("big", document)], False, "test")
+    handle[0].cancel()
+    assert len(change.added) == 10_000
+    assert max(stalls) < 1.0  # heartbeats are heard meanwhile
+    with pytest.raises(FullError, match="10001 services; at most 10000"):
+        await state.apply([("one", "kind: Service\nname: more\n")], False, "test")
     state.registry.close()

@@ -135,6 +135,11 @@ def test_bad_files_are_named(plane: Plane, tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_file_without_end_is_refused(plane: Plane) -> None:
+    done = plane("apply", "-f", "/dev/zero")
+    assert (done.returncode, done.stderr) == (2, "pillion: more than 8 MiB of YAML; apply fewer files at once\n")
+
+
 def test_token(plane: Plane) -> None:
     file = TokenFile.parse(plane("token", "cart", "--lifetime", "1m30s").stdout)
     assert file.identity == "spiffe://pillion.local/service/cart"
