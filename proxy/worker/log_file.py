@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import stat
 
 from proxy.telemetry.counters import Counters
 
@@ -13,20 +15,20 @@ _INTERVAL = 1.0
 
 
 class LogFile:
-    """One file, opened for appending. What cannot be written is dropped and counted, never waited for."""
+    """One file, opened for appending. What cannot be written waits within a bound, then is dropped and counted."""
 
-    __slots__ = ("_counters", "_dropped", "_fd", "_handle", "_lines", "_loop", "_size")
+    __slots__ = ("_counters", "_dropped", "_fd", "_flush_at", "_handle", "_lines", "_loop", "_rest", "_size")
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         """Raises OSError."""
         self._loop = loop
         self._counters = counters
         self._dropped = counters.slot("access_log_dropped_total", path=path)
-        std = {"/dev/stdout": 1, "/dev/stderr": 2}.get(path)
-        # Appending keeps several workers' lines whole.
-        self._fd = os.dup(std) if std else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = _open(path)
         self._lines: list[str] = []
+        self._rest = b""  # what a full pipe did not take
         self._size = 0
+        self._flush_at = _FLUSH_BYTES
         self._handle: asyncio.TimerHandle | None = None
 
     def write(self, line: str) -> None:
@@ -38,30 +40,48 @@ class LogFile:
         self._size += len(line)
         if self._handle is None:
             self._handle = self._loop.call_later(_INTERVAL, self.flush)
-        elif self._size > _FLUSH_BYTES:
+        elif self._size > self._flush_at:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write what has gathered, as far as it goes without waiting."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        if not self._lines:
-            return
-        count = len(self._lines)
-        data = "".join(self._lines).encode("utf-8", "replace")
+        data = self._rest + "".join(self._lines).encode("utf-8", "replace")
         self._lines = []
-        self._size = 0
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError:  # full disk, closed pipe, full pipe
-            self._counters.values[self._dropped] += count
+        except BlockingIOError:
+            self._handle = self._loop.call_later(_INTERVAL, self.flush)
+        except OSError:  # full disk, closed pipe
+            self._counters.values[self._dropped] += data.count(b"\n")
+            data = b""
+        self._rest = data
+        self._size = len(data)
+        self._flush_at = self._size + _FLUSH_BYTES
 
     def close(self) -> None:
         """Write the rest and close."""
         self.flush()
+        if self._handle is not None:
+            self._handle.cancel()
+        self._counters.values[self._dropped] += self._rest.count(b"\n")
         os.close(self._fd)
+
+
+def _open(path: str) -> int:
+    """A descriptor that appends, which keeps several workers' lines whole, and never blocks."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    std = {"/dev/stdout": 1, "/dev/stderr": 2}.get(path)
+    if std is None:
+        return os.open(path, flags, 0o644)
+    if stat.S_ISFIFO(os.fstat(std).st_mode) or os.isatty(std):
+        # Opened anew: O_NONBLOCK on a duplicate would hold for everyone who shares the pipe or terminal.
+        with contextlib.suppress(OSError):  # someone else's terminal
+            return os.open(f"/proc/self/fd/{std}", flags & ~os.O_CREAT)
+    return os.dup(std)  # a file does not block, and its offset must stay shared
 
 
 class LogFiles:

@@ -89,7 +89,7 @@ async def client(one: Worker, rng: random.Random) -> None:
                 await asyncio.wait_for(reader.read(rng.choice([1, 100, 100_000])), rng.random() * 0.1)
             if rng.random() < 0.2:
                 break
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 and not writer.is_closing():
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
