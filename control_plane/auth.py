@@ -40,7 +40,7 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (MissingError, grpc.StatusCode.NOT_FOUND),
     (FullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (StoreError, grpc.StatusCode.RESOURCE_EXHAUSTED),
 )
 
 

@@ -8,7 +8,10 @@ class StartError(Exception):
 
 
 class StoreError(Exception):
-    """The store could not write or read (disk full, I/O error, overload). Nothing changed; UNAVAILABLE."""
+    """The store could not write or read (disk full, I/O error, overload). Nothing changed; RESOURCE_EXHAUSTED.
+
+    Not UNAVAILABLE: that is what a client sees when nobody is there.
+    """
 
 
 class CredentialError(Exception):

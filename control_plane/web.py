@@ -6,10 +6,12 @@ Read-only, plain HTTP, on the loopback address by default.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from control_plane.errors import StartError
@@ -25,6 +27,7 @@ async def serve(address: tuple[str, int], registry: CollectorRegistry) -> AsyncI
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -41,3 +44,8 @@ async def serve(address: tuple[str, int], registry: CollectorRegistry) -> AsyncI
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a failure is ours: who sends no HTTP gets 400, and no traceback in our log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

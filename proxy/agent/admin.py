@@ -96,6 +96,7 @@ class Admin:
             self._refuse_strangers(request)
             return await handler(request)
 
+        logging.getLogger("aiohttp.server").addFilter(_is_ours)
         app = web.Application(middlewares=[only_friends], client_max_size=4096)
         app.add_routes(
             [
@@ -198,6 +199,13 @@ _PAGES = (
     ("POST /drain_listeners", "stop accepting, finish what is in flight"),
     ("POST /quitquitquit", "drain, then exit"),
 )
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a failure is ours: who sends no HTTP gets 400, and no traceback in our log."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _is_local(host: str) -> bool:

@@ -329,3 +329,18 @@ def test_it_serves_whatever_becomes_of_its_output(tmp_path, how):
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_what_is_no_http_is_400_and_no_noise(tmp_path):
+    with running(tmp_path) as sidecar:
+        for garbage in (
+            b"\x16\x03\x01\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: " + b"a" * 99_999 + b"\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", sidecar.admin), 5) as sock:
+                sock.sendall(garbage)
+                assert sock.recv(100).startswith(b"HTTP/1.0 400")
+        status, _out, err = sidecar.stop()
+        assert status == 0
+        assert "Traceback" not in err
