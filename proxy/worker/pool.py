@@ -21,6 +21,7 @@ from proxy.worker.upstream import Upstream
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
+    from proxy.worker.recovery import Recovery
     from proxy.worker.tables import Transport
 
 log = logging.getLogger("proxy.worker.pool")
@@ -147,7 +148,7 @@ class Pool:
         cluster.pending -= 1
         return waiter
 
-    def forget(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
+    def forget(self, exchange: Recovery, cluster: ClusterState, endpoint: Endpoint) -> None:
         """The exchange waits no more. Those that give up are mostly the oldest, which are found first."""
         exchange.waiting = False
         endpoint.waiters.remove(exchange)

@@ -1,0 +1,260 @@
+"""What an exchange does when something goes wrong: try again where that repeats nothing, else answer or break off."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from proxy import errors
+from proxy.errors import ErrorKind
+from proxy.http.headers import UNSENT_HEADER, Headers
+from proxy.http.heads import ResponseHead
+from proxy.policy import retry
+from proxy.worker.record import Record
+
+if TYPE_CHECKING:
+    from proxy.cluster.state import ClusterState, Endpoint
+    from proxy.http.heads import RequestHead, RequestMessage
+    from proxy.routing.table import CompiledRoute
+    from proxy.telemetry import trace
+    from proxy.worker.downstream import Downstream
+    from proxy.worker.tables import ListenerState
+    from proxy.worker.upstream import Upstream
+
+
+class Recovery(Record):
+    """The base of Exchange: its state, and its ways out. Exchange makes the tries."""
+
+    __slots__ = (
+        "_body_size",
+        "_replay",
+        "_retries",
+        "_stale_retried",
+        "_tried",
+        "_waited",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "cluster",
+        "details",
+        "downstream",
+        "duration",
+        "ended",
+        "endpoint",
+        "flags",
+        "head",
+        "message",
+        "request_deadline",
+        "request_id",
+        "response_head",
+        "response_started",
+        "route",
+        "started",
+        "state",
+        "status",
+        "trace",
+        "upstream",
+        "waiting",
+    )
+
+    def __init__(self, downstream: Downstream, state: ListenerState, message: RequestMessage) -> None:
+        self.downstream = downstream
+        self.state = state
+        self.message = message
+        self.head: RequestHead = message.head
+        self.started = monotonic()
+        self.duration = 0.0
+        self.request_deadline = 0.0
+        self.route: CompiledRoute[ClusterState] | None = None
+        self.cluster: ClusterState | None = None
+        self.endpoint: Endpoint | None = None
+        self.upstream: Upstream | None = None
+        self.waiting = False
+        self.attempts = 0
+        self.status = 0
+        self.flags = ""
+        self.details = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.request_id = self.head.request_id
+        self.trace: trace.Trace | None = None
+        self.response_head: ResponseHead | None = None
+        self.response_started = False
+        self.ended = False
+        self._tried: tuple[Endpoint, ...] = ()
+        self._replay: list[bytes] | None = None
+        self._body_size = 0
+        self._waited = 0
+        self._retries = 0
+        self._stale_retried = False
+
+    if TYPE_CHECKING:
+
+        def _try(self) -> None: ...
+
+        def _respond_whole(self, head: ResponseHead, body: bytes) -> None: ...
+
+        def _finish(self, keep: bool) -> None: ...
+
+    def _judge(self, head: ResponseHead) -> bool:
+        """Health and retry decide on a response head. True: it is dropped and the request goes elsewhere."""
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
+        status = head.status
+        if status < 500:
+            health = endpoint.health
+            health.consecutive_5xx = health.consecutive_gateway = 0
+            return False
+        if head.unsent is not None and self.upstream is not None and self.upstream.trusted:
+            # The sidecar over there could not reach its app: as good as a failed connection.
+            self._count_failure(503)
+            if self._may_retry_unsent():
+                upstream, self.upstream = self.upstream, None
+                upstream.end_exchange()
+                self._again()
+                return True
+            unsent = head.unsent.decode("latin-1")
+            self.flags = unsent if unsent in errors.UNSENT_FLAGS else errors.CONNECT_FAILURE.flag
+            return False
+        self._count_failure(status)
+        return False
+
+    def on_connect_failure(self, text: str) -> None:
+        """The pool could not open a connection for this exchange."""
+        self.waiting = False
+        self._count_failure(503)
+        if self._may_retry_unsent():
+            self._again()
+        else:
+            self.reply(errors.CONNECT_FAILURE, text)
+
+    def on_overflow(self, text: str) -> None:
+        """The pool has no room; nothing was tried and no endpoint is to blame."""
+        self.reply(errors.OVERFLOW, text)
+
+    def on_upstream_lost(self, reused: bool, answered: bool, text: str) -> None:
+        """The connection ended before the response was whole; `answered`: some byte of it had come."""
+        self.upstream = None
+        self._count_failure(503)
+        if self.response_started:
+            self._cut("UC", text)
+            return
+        if not answered and self._may_replay():
+            route = self.route
+            assert route is not None
+            policy = route.forward.retry if route.forward is not None else None
+            if not self._stale_retried and retry.on_stale(self.head.method, reused, 1):
+                self._stale_retried = True
+                self._again()
+                return
+            if policy is not None and retry.on_reset(policy.retry_on) and self._retries < policy.num_retries:
+                self._retries += 1
+                self._again()
+                return
+        self.reply(errors.CONNECTION_TERMINATED, text)
+
+    def on_upstream_error(self, text: str) -> None:
+        """The upstream broke HTTP; its connection is closed."""
+        self.upstream = None
+        self._count_failure(502)
+        if self.response_started:
+            self._cut("UPE", text)
+        else:
+            self.reply(errors.UPSTREAM_PROTOCOL_ERROR, text)
+
+    def on_deadline(self, now: float) -> None:
+        """The route's timeout has passed."""
+        if self.cluster is not None and self.upstream is not None:
+            self._count_failure(504)
+        if self.response_started:
+            self._cut("UT", "route timeout")
+        else:
+            self.reply(errors.UPSTREAM_TIMEOUT, f"{now - self.started:.3f}s")
+
+    def on_idle(self) -> None:
+        """No byte moved for the stream idle timeout."""
+        if self.response_started:
+            self._cut("SI", "stream idle timeout")
+        else:
+            self.reply(errors.STREAM_IDLE)
+
+    def on_downstream_lost(self) -> None:
+        """The client is gone; nobody waits for the answer."""
+        if self.ended:
+            return
+        self.flags = self.flags or errors.DOWNSTREAM_GONE.flag
+        self._drop_upstream()
+        self._finish(False)
+
+    def _may_retry_unsent(self) -> bool:
+        route = self.route
+        policy = route.forward.retry if route is not None and route.forward is not None else None
+        if policy is None or not retry.on_unsent(policy.retry_on):
+            return False
+        if self._retries >= policy.num_retries:
+            self.flags = errors.RETRY_LIMIT
+            return False
+        if not self._may_replay():
+            return False
+        self._retries += 1
+        return True
+
+    def _may_replay(self) -> bool:
+        """Whether all of the body that was sent is still here."""
+        return self._body_size == 0 or self._replay is not None
+
+    def _again(self) -> None:
+        """Another try, elsewhere if there is an elsewhere."""
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
+        self.state.counters.values[cluster.retries] += 1
+        self._leave_endpoint()
+        self._tried = (*self._tried, endpoint)
+        if self._replay:
+            self.message.body = self._replay + self.message.body
+            self.bytes_received -= self._body_size
+            self._body_size = 0
+        self._replay = None
+        self._try()
+
+    def _count_failure(self, status: int) -> None:
+        cluster, endpoint = self.cluster, self.endpoint
+        if cluster is not None and endpoint is not None and cluster.outlier is not None:
+            self.state.pool.endpoint_failed(cluster, endpoint, status)
+
+    def _leave_endpoint(self) -> None:
+        if self.endpoint is not None:
+            self.endpoint.active -= 1
+            self.endpoint = None
+
+    def _drop_upstream(self) -> None:
+        if self.waiting:
+            assert self.cluster is not None
+            assert self.endpoint is not None
+            self.state.pool.forget(self, self.cluster, self.endpoint)
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def reply(self, kind: ErrorKind, detail: str = "") -> None:
+        """Answer by ourselves, as the row of the error table says."""
+        self._drop_upstream()
+        if self.response_started:
+            self._cut(kind.flag, detail)
+            return
+        self.flags = f"{kind.flag},{self.flags}" if self.flags else kind.flag
+        self.details = f"{kind.name}: {detail}" if detail else kind.name
+        headers: Headers = [(b"content-type", b"text/plain")]
+        if kind.unsent and self.state.inbound and kind.status == 503:
+            headers.append((UNSENT_HEADER, kind.flag.encode()))
+        self._respond_whole(ResponseHead(kind.status, b"", headers), errors.body(kind, detail))
+
+    def _cut(self, flag: str, text: str) -> None:
+        """Part of the response is out: the only honest end is to break the connection (RFC 9112 §8)."""
+        self.flags = f"{flag},{self.flags}" if self.flags else flag
+        self.details = text
+        self._drop_upstream()
+        self.downstream.abort()
+        self._finish(False)
