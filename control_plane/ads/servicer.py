@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class AdsServicer(Servicer):
         self._mesh = mesh
         self._compiler = Compiler(mesh.trust_domain)
         self._connections: set[_Connection] = set()
+        self._kinds: Counter[Client] = Counter()  # of connections
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._compiler.update(mesh.services, mesh.instances)
@@ -122,6 +124,7 @@ class AdsServicer(Servicer):
             return
         connection = self._identify(first.node, service)
         self._connections.add(connection)
+        self._kinds[connection.client] += 1
         log.info("proxy connected node=%r service=%s", connection.node_id, service)
         try:
             await self._converse(connection, first, context)
@@ -129,7 +132,9 @@ class AdsServicer(Servicer):
             raise RequestError(str(error)) from error
         finally:
             self._connections.discard(connection)
-            if all(other.client != connection.client for other in self._connections):
+            self._kinds[connection.client] -= 1
+            if not self._kinds[connection.client]:
+                del self._kinds[connection.client]
                 self._compiler.forget(connection.client)
             log.info("proxy disconnected node=%r service=%s", connection.node_id, service)
 
