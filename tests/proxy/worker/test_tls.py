@@ -28,6 +28,7 @@ from proxy.config.model import (
     UpstreamTls,
     Validation,
 )
+from proxy.config.route import DirectResponse, Route, RouteConfiguration, RouteMatch, VirtualHost
 from proxy.config.snapshot import Snapshot
 from proxy.worker import channel
 from tests.support.certificates import HOUR, Authority, Leaf
@@ -340,3 +341,27 @@ async def test_new_certificates_leave_no_descriptor(one: Worker, tmp_path: Path)
         )
         assert await one.apply(without) is None
         assert len([fd for fd in os.listdir(fds) if "memfd" in os.readlink(f"{fds}/{fd}")]) == 0
+
+
+async def test_a_slow_reader_gets_all_of_the_last_answer(one: Worker, tmp_path: Path) -> None:
+    """Closing TLS takes as long as the client needs for what is written."""
+    size = 12 << 20
+    config = await inbound(one, 1)
+    main = config.listeners["main"]
+    route = Route(RouteMatch("prefix", "/"), DirectResponse(200, b"x" * size), "d")
+    routes = RouteConfiguration("r", (VirtualHost("v", ("*",), (route,)),))
+    http = replace(main.filter_chain.http, route_config=routes)
+    listener = replace(main, filter_chain=replace(main.filter_chain, http=http))
+    assert await one.apply(replace(config, listeners={"main": listener})) is None
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    raw.connect(("127.0.0.1", one.port))
+    reader, writer = await asyncio.open_connection(
+        sock=raw, ssl=client(CA.issue(WEB), tmp_path), server_hostname="cart", limit=65536
+    )
+    writer.write(LAST)
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(1.5)
+    got = len(await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    assert got == size
