@@ -46,9 +46,17 @@ class Link:
             os._exit(0)
         self._fds.extend(fds)
         assert self.worker is not None
-        for message in self._decoder.feed(data):
+        try:
+            messages = self._decoder.feed(data)
+        except Exception:
+            log.exception("the agent's messages cannot be read; giving up")
+            os._exit(1)
+        for message in messages:
             fd = self._fds.popleft() if getattr(message, "HAS_FD", False) else None
-            self.worker.handle(message, fd)
+            try:
+                self.worker.handle(message, fd)
+            except Exception:  # the others must not be lost with it
+                log.exception("could not act on %s", type(message).__name__)
 
     def send(self, message: channel.Message) -> None:
         """Send without blocking; what the agent does not read yet waits, within a bound."""

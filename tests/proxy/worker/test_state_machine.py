@@ -15,6 +15,7 @@ import pytest
 
 from proxy.config.cluster import CircuitBreakers
 from proxy.config.route import DirectResponse, RetryPolicy, Route, RouteConfiguration, RouteMatch, VirtualHost
+from proxy.worker import channel
 from tests.support.worker import Worker, free_port, snapshot, upstream, worker
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -342,8 +343,6 @@ async def test_a_gauge_goes_back_to_zero_without_any_request(one: Worker) -> Non
     assert await one.gauge("downstream_cx_active") == 1
     writer.close()
     key = ("downstream_cx_active", (("listener", "main"),))
-    from proxy.worker import channel
-
     async with asyncio.timeout(3):
         while one.gauges[key]:
             await one.expect(channel.Stats)
@@ -357,3 +356,24 @@ async def test_errors_behind_pipelined_requests(one: Worker) -> None:
         assert statuses(await one.talk(GET * 3, half_close=True)) == [200] * 3
         await one.apply(snapshot(one.port, free_port()))
         assert statuses(await one.talk(GET + GET + LAST)) == [503] * 3
+
+
+async def test_a_truncated_answer_that_ends_with_the_connection_is_reset(one: Worker) -> None:
+    """To an HTTP/1.0 client a clean end would mean that it has it all."""
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+    async with upstream(app) as port:
+        await one.apply(snapshot(one.port, port))
+        with pytest.raises(ConnectionResetError):
+            await one.talk(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+
+
+async def test_a_message_that_fails_does_not_take_the_others_with_it(one: Worker) -> None:
+    await one.send(channel.LogLevel("no such level"))
+    assert await one.apply(snapshot(one.port, http={"route_config": direct(b"hi")})) is None
+    assert statuses(await one.talk(LAST)) == [200]
