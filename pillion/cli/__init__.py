@@ -10,6 +10,8 @@ Rules of this room:
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import typer
@@ -40,6 +42,8 @@ app.command("status")(status.status)
 
 def main() -> None:
     """The entry point of the `pillion` command."""
+    if sys.stdout is None:  # closed by the caller, who wants the exit code only
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the life of the process
     try:
         app()
     except CommandError as error:
@@ -50,3 +54,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("pillion: cannot write the output: no space left on the device", file=sys.stderr, flush=True)
+        os._exit(1)  # else Python tries once more to write it, and says so in its own words

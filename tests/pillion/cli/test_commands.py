@@ -228,3 +228,15 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert time.monotonic() - start < 5
     for command in ("apply", "control-plane", "demo", "get", "proxy", "status", "token"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "says"), [(">&-", 0, ""), (">/dev/full", 1, "cannot write the output")]
+)
+def test_an_output_that_cannot_be_written_is_one_line(plane: Plane, redirection: str, code: int, says: str) -> None:
+    address = ("--control-plane", plane.grpc, "--token-file", str(plane.data / "operator.token"))
+    line = " ".join((sys.executable, "-m", "pillion.cli", "get", "--json", *address, redirection))
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.count("\n") == code
