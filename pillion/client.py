@@ -59,8 +59,8 @@ class TokenFile:
         words = first.split()
         if len(words) != 2 or "-----BEGIN CERTIFICATE-----" not in roots:
             raise ValueError(
-                f"{source}: not a token file (a line IDENTITY TOKEN, then certificates); "
-                "make one with: pillion token SERVICE"
+                f"{source}: not a token file (a line IDENTITY TOKEN, then certificates): a sidecar's is made with "
+                "pillion token SERVICE, the operator's is operator.token of the control plane's data directory"
             )
         if found := _SPIFFE.fullmatch(words[0]):
             return cls(words[0], found["domain"], found["service"], words[1], roots)

@@ -33,7 +33,7 @@ NO_ROUTE = ErrorKind(
     "NR",
     404,
     12,
-    "no route matches this host and path; see the route table at /config_dump",
+    "no route matches this host and path; /config_dump on the sidecar's admin port has all routes",
     True,
 )
 NO_HEALTHY_UPSTREAM = ErrorKind(
@@ -42,7 +42,7 @@ NO_HEALTHY_UPSTREAM = ErrorKind(
     "UH",
     503,
     14,
-    "no healthy endpoint in the cluster; see /clusters",
+    "no healthy endpoint in the cluster; /clusters on the sidecar's admin port has them all",
     True,
 )
 CONNECT_FAILURE = ErrorKind(

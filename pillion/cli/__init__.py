@@ -31,13 +31,13 @@ app = typer.Typer(
 # proxy and control-plane parse their own arguments: `python -m proxy` and `python -m control_plane` are the
 # same.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-app.command("demo")(demo.demo)
+app.command("demo", short_help="Run a whole mesh on this machine.")(demo.demo)
 app.command("control-plane", context_settings=_PASSED_ON, add_help_option=False)(control_plane.control_plane)
 app.command("proxy", context_settings=_PASSED_ON, add_help_option=False)(proxy.proxy)
-app.command("token")(token.token)
-app.command("apply")(apply.apply)
+app.command("token", short_help="Print a join token for a service.")(token.token)
+app.command("apply", short_help="Apply services from YAML.")(apply.apply)
 app.command("get")(get.get)
-app.command("status")(status.status)
+app.command("status", short_help="Show the connected proxies and instances.")(status.status)
 
 
 def main() -> None:

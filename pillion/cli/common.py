@@ -100,8 +100,12 @@ def _explain(error: Any, address: str, token_file: Path) -> CommandError:
         return CommandError(f"{token_file}: {details}", 1)
     if status is grpc.StatusCode.UNAVAILABLE:
         if "CERTIFICATE_VERIFY_FAILED" in details:
-            return CommandError(f"{address} is another control plane than the one that {token_file} is of", 1)
-        reason = details.rpartition(": ")[2].lower()
+            return CommandError(
+                f"{address} is another control plane than the one that {token_file} is of; "
+                "give its operator.token with --token-file",
+                1,
+            )
+        reason = details.rpartition(": ")[2].lower().rstrip("]}. ")
         return CommandError(
             f"cannot reach the control plane at {address} ({reason}); start it with: pillion control-plane", 1
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -36,13 +37,21 @@ def token(
     if (total := hours * 3600 + minutes * 60 + seconds) == 0:
         raise CommandError("--lifetime must be more than zero")
     with connect(control_plane, token_file) as connection:
+        import grpc
         from google.protobuf.duration_pb2 import Duration
 
-        from pillion.v1.mesh_pb2 import CreateTokenRequest
+        from pillion.v1.mesh_pb2 import CreateTokenRequest, GetRequest
 
         request = CreateTokenRequest(service=service, lifetime=Duration(seconds=total))
         answer = connection.call(connection.mesh.CreateToken, request)
+        configured = True
+        try:
+            connection.call(connection.mesh.Get, GetRequest(service=service))
+        except grpc.RpcError as error:  # the token is made: nothing may stand between it and its owner
+            configured = error.code() is not grpc.StatusCode.NOT_FOUND
     if as_json:
         print_json({"service": service, "token_file": answer.token_file, "expires": iso(answer.expires)})
     else:
         print(answer.token_file, end="")
+    if not configured:  # mistyped, it would become a sidecar that nobody can call
+        print(f"pillion: note: no service '{service}' is configured; nobody can call it until it is", file=sys.stderr)

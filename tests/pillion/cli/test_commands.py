@@ -145,6 +145,10 @@ def test_token(plane: Plane) -> None:
     assert file.identity == "spiffe://pillion.local/service/cart"
     answer = json.loads(plane("token", "cart", "--json").stdout)
     assert TokenFile.parse(answer["token_file"]).service == "cart"
+    assert plane("token", "cart").stderr == ""
+    mistyped = plane("token", "crat")
+    assert (mistyped.returncode, TokenFile.parse(mistyped.stdout).service) == (0, "crat")
+    assert mistyped.stderr == "pillion: note: no service 'crat' is configured; nobody can call it until it is\n"
     for arguments, says in (
         (["Cart"], "'Cart' is not a service name"),
         (["cart", "--lifetime", "25h"], "24 h"),
