@@ -66,6 +66,7 @@ class ClusterState:
         "picker",
         "requests",
         "retries",
+        "retrying",
         "transport",
     )
 
@@ -81,6 +82,7 @@ class ClusterState:
         self.active = 0
         self.connections = 0
         self.pending = 0
+        self.retrying = 0  # requests that are past their first try
         self.requests = counters.by_class("upstream_rq_total", cluster=name)
         self.retries = counters.slot("upstream_rq_retry_total", cluster=name)
         self.connections_total = counters.slot("upstream_cx_total", cluster=name)

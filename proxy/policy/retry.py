@@ -21,8 +21,8 @@ def on_reset(retry_on: frozenset[str]) -> bool:
     return "reset" in retry_on
 
 
-def on_stale(method: bytes, reused: bool, tries: int) -> bool:
+def on_stale(method: bytes, reused: bool) -> bool:
     """A kept-alive connection ended before any byte of the response: the peer most likely closed it while idle.
 
     Clients repeat such a request once on a fresh connection when the method allows it (RFC 9112 §9.3.1)."""
-    return reused and tries == 1 and method in IDEMPOTENT
+    return reused and method in IDEMPOTENT

@@ -37,6 +37,8 @@ class Exchange(Recovery):
         state, head = self.state, self.head
         if state.tracing:
             self.trace = trace.follow(head.traceparent, getrandbits)
+            if not self.trace.continued:  # W3C Trace Context §4.3: a new trace has no state of the old one
+                head.headers = [pair for pair in head.headers if pair[0] != b"tracestate"]
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
             self.request_id = request_id()
         if head.method == b"CONNECT":
@@ -209,6 +211,8 @@ class Exchange(Recovery):
         state.latency.observe(duration)
         if cluster is not None:
             cluster.active -= 1
+            if self._retrying:
+                cluster.retrying -= 1
             values[cluster.requests[self.status // 100]] += 1
             cluster.latency.observe(duration)
             if self.endpoint is not None:

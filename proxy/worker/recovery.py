@@ -14,6 +14,7 @@ from proxy.worker.record import Record
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
+    from proxy.config.route import RetryPolicy
     from proxy.http.heads import RequestHead, RequestMessage
     from proxy.routing.table import CompiledRoute
     from proxy.telemetry import trace
@@ -29,6 +30,7 @@ class Recovery(Record):
         "_body_size",
         "_replay",
         "_retries",
+        "_retrying",
         "_stale_retried",
         "_tried",
         "_waited",
@@ -86,6 +88,7 @@ class Recovery(Record):
         self._body_size = 0
         self._waited = 0
         self._retries = 0
+        self._retrying = False
         self._stale_retried = False
 
     if TYPE_CHECKING:
@@ -140,16 +143,13 @@ class Recovery(Record):
         if self.response_started:
             self._cut("UC", text)
             return
-        if not answered and self._may_replay():
-            route = self.route
-            assert route is not None
-            policy = route.forward.retry if route.forward is not None else None
-            if not self._stale_retried and retry.on_stale(self.head.method, reused, 1):
+        if not answered:
+            policy = self._policy()
+            if not self._stale_retried and retry.on_stale(self.head.method, reused) and self._may_retry():
                 self._stale_retried = True
                 self._again()
                 return
-            if policy is not None and retry.on_reset(policy.retry_on) and self._retries < policy.num_retries:
-                self._retries += 1
+            if policy is not None and retry.on_reset(policy.retry_on) and self._may_count_retry(policy):
                 self._again()
                 return
         self.reply(errors.CONNECTION_TERMINATED, text)
@@ -187,22 +187,34 @@ class Recovery(Record):
         self._drop_upstream()
         self._finish(False)
 
-    def _may_retry_unsent(self) -> bool:
+    def _policy(self) -> RetryPolicy | None:
         route = self.route
-        policy = route.forward.retry if route is not None and route.forward is not None else None
-        if policy is None or not retry.on_unsent(policy.retry_on):
-            return False
+        return route.forward.retry if route is not None and route.forward is not None else None
+
+    def _may_retry_unsent(self) -> bool:
+        policy = self._policy()
+        return policy is not None and retry.on_unsent(policy.retry_on) and self._may_count_retry(policy)
+
+    def _may_count_retry(self, policy: RetryPolicy) -> bool:
+        """One of the policy's retries, if any is left; it is counted then."""
         if self._retries >= policy.num_retries:
             self.flags = errors.RETRY_LIMIT
             return False
-        if not self._may_replay():
+        if not self._may_retry():
             return False
         self._retries += 1
         return True
 
-    def _may_replay(self) -> bool:
-        """Whether all of the body that was sent is still here."""
-        return self._body_size == 0 or self._replay is not None
+    def _may_retry(self) -> bool:
+        """Whether all of the body that was sent is still here, and the cluster's max_retries leaves room."""
+        cluster = self.cluster
+        assert cluster is not None
+        if self._body_size and self._replay is None:
+            return False
+        if not self._retrying and cluster.retrying >= cluster.config.circuit_breakers.max_retries:
+            self.flags = errors.OVERFLOW.flag
+            return False
+        return True
 
     def _again(self) -> None:
         """Another try, elsewhere if there is an elsewhere."""
@@ -210,6 +222,9 @@ class Recovery(Record):
         assert cluster is not None
         assert endpoint is not None
         self.state.counters.values[cluster.retries] += 1
+        if not self._retrying:
+            self._retrying = True
+            cluster.retrying += 1
         self._leave_endpoint()
         self._tried = (*self._tried, endpoint)
         if self._replay:

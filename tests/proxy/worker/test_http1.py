@@ -247,6 +247,28 @@ async def test_a_dead_endpoint_costs_a_try_and_no_request(one: Worker) -> None:
         assert await one.count("upstream_rq_retry_total", cluster="app") > 0
 
 
+async def test_the_retries_of_a_cluster_are_limited(one: Worker) -> None:
+    await one.apply(snapshot(one.port, free_port(), cluster={"circuit_breakers": CircuitBreakers(max_retries=0)}))
+    assert b"could not connect" in await one.talk(LAST)
+    assert await one.count("upstream_rq_retry_total", cluster="app") == 0
+    assert await one.count("response_flags_total", flag="UO") == 1
+    await one.apply(snapshot(one.port, free_port(), cluster={"circuit_breakers": CircuitBreakers(max_retries=1)}))
+    await one.talk(GET + LAST)  # two tries more for each, one after the other: the room is given back
+    assert await one.count("upstream_rq_retry_total", cluster="app") == 4
+    assert await one.count("response_flags_total", flag="URX") == 2
+
+
+async def test_a_restarted_trace_has_no_state_of_the_old_one(one: Worker) -> None:
+    app = Recorder()
+    state = b"tracestate: a=1\r\nconnection: close\r\n\r\n"
+    parent = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+    async with upstream(app) as port:
+        await one.apply(snapshot(one.port, port, http={"tracing": True}))
+        await one.talk(b"GET / HTTP/1.1\r\nhost: a\r\n" + parent + state)
+        await one.talk(b"GET / HTTP/1.1\r\nhost: a\r\ntraceparent: rubbish\r\n" + state)
+    assert [b"tracestate: a=1" in request for request in app.requests] == [True, False]
+
+
 async def test_nothing_to_connect_to(one: Worker) -> None:
     await one.apply(snapshot(one.port, free_port(), listener={"traffic_direction": "INBOUND"}))
     answer = await one.talk(LAST)
