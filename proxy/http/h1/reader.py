@@ -12,6 +12,8 @@ from proxy.http import headers as names
 from proxy.http.headers import Headers, tokens
 from proxy.http.heads import CHUNKED
 
+_ALONE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
+"""What nearly every Connection field is, and whether the connection persists then."""
 _OWN_TOKENS: Final = frozenset((b"close", b"keep-alive", b"te", b"upgrade", b"trailer", b"transfer-encoding"))
 SLICE: Final = 16 * 1024
 """Bytes parsed at once while a head is awaited: how far a head that begins mid-way can exceed its bound unseen."""
@@ -111,6 +113,9 @@ class Reader:
         connection = self._connection
         if connection is None:
             return not http10
+        alone = _ALONE.get(connection)
+        if alone is not None:
+            return alone
         named = tokens(connection)
         foreign = [token for token in named if token not in _OWN_TOKENS]
         if foreign:
