@@ -17,9 +17,7 @@ def test_a_token_file_survives_being_written() -> None:
         assert "secret" not in repr(file)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "one", "operator@a.b secret\n", f"a b c\n{PEM}", f"someone secret\n{PEM}"]
-)
+@pytest.mark.parametrize("text", ["", "one", "operator@a.b secret\n", f"a b c\n{PEM}", f"someone secret\n{PEM}"])
 def test_what_is_no_token_file_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"f\.token: ") as raised:
         TokenFile.parse(text, "f.token")
