@@ -65,7 +65,7 @@ class Instance:
         gone = [
             name for name, process in (("app", self.app), ("sidecar", self.sidecar.process)) if process and process.died
         ]
-        return f"{' and '.join(gone)} gone" if gone else "up"
+        return f"{'both' if len(gone) == 2 else gone[0]} gone" if gone else "up"
 
 
 class NotReady(Exception):
@@ -205,7 +205,7 @@ class Demo:
         if totals and failures:
             headline += f"; most often: {totals.reasons.most_common(1)[0][0]}"
         rows = [self._row(instance) for instance in self._instances if instance.app is not None]
-        return view.render(rows, self._edges(window=True), headline, self.commands())
+        return view.render(rows, self._edges(window=True), headline)
 
     def summary(self) -> dict[str, Any]:
         """The JSON report of the whole run."""
@@ -325,12 +325,14 @@ async def _run(duration: float | None, as_json: bool) -> int:
     try:
         async with ClientSession(timeout=ClientTimeout(total=5)) as session:
             await demo.start(session)
-            if console.is_terminal and not as_json:
+            live_table = console.is_terminal and not as_json
+            if live_table:
+                console.print("\n[bold]Try, in another terminal[/bold] (Ctrl-C here stops everything)", highlight=False)
+            console.print(view.hints(demo.commands()), highlight=False, soft_wrap=True)
+            if live_table:
                 with Live(demo.picture(), console=console, auto_refresh=False, vertical_overflow="visible") as live:
                     await demo.run(session, duration, live)
             else:
-                for what, command in demo.commands():
-                    console.print(f"# {what}\n{command}", highlight=False, soft_wrap=True)
                 await demo.run(session, duration, None)
                 if not as_json:
                     console.print(demo.picture())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -27,11 +26,18 @@ class Row:
     state: str
 
 
-def render(
-    rows: Sequence[Row], found: Sequence[Edge], headline: str, commands: Sequence[tuple[str, str]]
-) -> RenderableType:
-    """The whole picture, in the order given. `commands` are (what it shows, the command line)."""
-    return Group(Text(headline, style="bold"), "", _services(rows), "", _edges(found), "", _hints(commands))
+def render(rows: Sequence[Row], found: Sequence[Edge], headline: str) -> RenderableType:
+    """The whole picture, in the order given, within 80 columns and 24 lines: a taller one cannot be drawn in place."""
+    return Group(Text(headline, style="bold"), "", _services(rows), "", _edges(found))
+
+
+def hints(commands: Sequence[tuple[str, str]]) -> Text:
+    """(what it shows, the command line), to be printed once and without folding, so that each can be copied whole."""
+    text = Text()
+    for what, command in commands:
+        text.append(f"# {what}\n", style="dim")
+        text.append(f"{command}\n")
+    return text
 
 
 def _services(rows: Sequence[Row]) -> Table:
@@ -79,16 +85,6 @@ def _table(title: str, first: str) -> Table:
     table.header_style = "dim"
     table.add_column(first, no_wrap=True)
     return table
-
-
-def _hints(commands: Sequence[tuple[str, str]]) -> RenderableType:
-    text = Text()
-    for what, command in commands:
-        text.append(f"# {what}\n", style="dim")
-        text.append(f"{command}\n")
-    text.append("# stop everything\n", style="dim")
-    text.append("Ctrl-C")
-    return Panel(text, title="Try, in another terminal", title_align="left", expand=False)
 
 
 def _cells(success: float | None, p50: float | None, p99: float | None) -> tuple[Text, str, str]:

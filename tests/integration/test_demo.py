@@ -148,7 +148,6 @@ def check_commands(text: str) -> None:
     assert (beta["version"], beta["peer"]) == ("v2", "spiffe://pillion.local/service/storefront")
     dump = request(admin, "/config_dump")
     assert "spiffe://pillion.local/service/cart" in dump.body.decode()
-    # The last hint is one shell line; the picture may have broken it into two.
     environment = dict(re.findall(r"(PILLION_TOKEN_FILE|PILLION_CONTROL_PLANE)=([^\s;]+)", text))
     status = subprocess.run(
         [sys.executable, "-m", "pillion.cli", "status", "--json"], env=os.environ | environment, capture_output=True
