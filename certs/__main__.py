@@ -19,12 +19,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write DIR/ca.pem, DIR/ca.key and, for each service, DIR/NAME.pem and DIR/NAME.key."""
     parser = argparse.ArgumentParser(
         prog="python -m certs",
+        # argparse would put DIR last, where --service would take it for a name.
+        usage="%(prog)s DIR --service NAME [NAME ...] [--trust-domain NAME] [--days N] [--new-ca] [--expired]",
         description="A CA for development, and certificates for services (SPIFFE SVIDs).",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="where to write; made if it is not there")
-    parser.add_argument("--service", nargs="+", action="extend", required=True, metavar="NAME", type=_service)
-    parser.add_argument("--trust-domain", default=TRUST_DOMAIN, type=_trust_domain, help="default: %(default)s")
-    parser.add_argument("--days", default=30, type=_days, help="how long certificates live (default: %(default)s)")
+    parser.add_argument(
+        "--service", nargs="+", action="extend", required=True, metavar="NAME", type=_service, help="may be repeated"
+    )
+    parser.add_argument(
+        "--trust-domain", default=TRUST_DOMAIN, metavar="NAME", type=_trust_domain, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--days", default=30, metavar="N", type=_days, help="how long certificates live (default: %(default)s)"
+    )
     parser.add_argument("--new-ca", action="store_true", help="make another CA, although DIR has one")
     parser.add_argument("--expired", action="store_true", help="certificates that expired an hour ago, to try refusals")
     options = parser.parse_args(argv)
@@ -43,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             identity = authority.issue(name, trust_domain=options.trust_domain, starts=starts, lifetime=lifetime)
             chain, _ = identity.write(directory, name)
             print(f"{chain}: spiffe://{options.trust_domain}/service/{name}")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        print(f"certs: {error.filename or directory}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(f"certs: {error}", file=sys.stderr)
         return 2
     return 0

@@ -31,7 +31,7 @@ TokenFileOption = Annotated[
         "--token-file",
         metavar="FILE",
         envvar="PILLION_TOKEN_FILE",
-        help="The operator's token; default $PILLION_HOME/control-plane/operator.token.",
+        help="The operator's token; default $PILLION_HOME/control-plane/operator.token; PILLION_HOME is ~/.pillion.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

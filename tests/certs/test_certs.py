@@ -75,13 +75,20 @@ def test_refuses_bad_arguments(tmp_path: Path, arguments: list[str]) -> None:
 def test_a_directory_that_is_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "file"), "--service", "cart"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err == f"certs: {tmp_path / 'file'}: File exists\n"
 
 
 def test_a_ca_key_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ca.key").write_text("nothing")
     assert main([str(tmp_path), "--service", "cart"]) == 2
     assert capsys.readouterr().err.startswith("certs: ")
+
+
+def test_the_usage_is_an_order_that_works(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    usage = " ".join(capsys.readouterr().out.split())
+    assert "python -m certs DIR --service NAME" in usage
 
 
 def test_an_identity_does_not_show_its_key() -> None:
