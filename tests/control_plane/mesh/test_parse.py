@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -223,7 +224,7 @@ def test_any_yaml_is_a_mesh_or_a_config_error_with_places_in_the_text(value: dic
     try:
         mesh.validate(mesh.parse([("x", text)]))
     except ConfigError as error:
-        lines = text.split("\n")
+        lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text)  # what YAML 1.1 calls a line break
         for problem in error.problems:
             assert 1 <= problem.line <= len(lines)
             assert problem.column >= 1

@@ -62,7 +62,7 @@ async def test_pipelined_bytes_end_no_body_twice(one: Worker) -> None:
 
     async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal seen
-        seen += await reader.readuntil(b"0\r\n\r\n")
+        seen += await reader.readuntil(b"\r\n0\r\n\r\n")
         asked.set()
         await release.wait()
         writer.write(OK)
