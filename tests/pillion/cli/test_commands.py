@@ -217,6 +217,20 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert process.end(signal.SIGINT) == 0
 
 
+def test_a_daemon_does_not_carry_the_command_line() -> None:
+    code = (
+        "import sys; sys.argv = ['pillion', 'proxy', '-c', 'nowhere.yaml']\n"
+        "from pillion.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "heavy = {'typer', 'click', 'rich', 'grpc'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nowhere.yaml" in done.stderr
+
+
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['pillion', '--help']\n"
