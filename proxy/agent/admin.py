@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from proxy.agent import dump
 from proxy.agent.log import LEVELS
 from proxy.agent.metrics import CONTENT_TYPE
-from proxy.agent.sockets import listening_socket
 from proxy.config.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -52,16 +52,14 @@ class Subject(Protocol):
 
 
 class Admin:
-    """Serves one address until closed."""
+    """Serves one listening socket until closed."""
 
-    def __init__(self, subject: Subject, host: str, port: int) -> None:
-        """Bind and listen. Raises BindError."""
-        self._subject = subject
-        self._socket = listening_socket(host, port, "admin")
-        self._loopback = ip_address(host).is_loopback
+    def __init__(self, subject: Subject, sock: socket.socket) -> None:
+        self._subject, self._socket = subject, sock
         self._runner: web.AppRunner | None = None
         self._starting: asyncio.Task[None] | None = None
         shown, bound = self._socket.getsockname()[:2]
+        self._loopback = ip_address(shown).is_loopback
         self.address = f"[{shown}]:{bound}" if ":" in shown else f"{shown}:{bound}"
         asyncio.get_running_loop().add_reader(self._socket, self._first_connection)
 

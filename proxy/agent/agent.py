@@ -15,6 +15,7 @@ from proxy.agent.admin import Admin
 from proxy.agent.errors import BindError, StartError
 from proxy.agent.metrics import Metrics
 from proxy.agent.options import MeshOptions, Options
+from proxy.agent.sockets import bind_all, listen, listening_socket
 from proxy.agent.state import State
 from proxy.agent.supervisor import Supervisor
 from proxy.config.snapshot import Snapshot
@@ -62,8 +63,8 @@ class Agent:
         self._handle_signals()
         try:
             if self._options.mesh is not None:
-                admin = Admin(self, "127.0.0.1", self._options.admin_port or 0)
-                await self._start_mesh(self._options.mesh)
+                admin = self._mesh_ports(self._options.mesh)
+                self._start_mesh(self._options.mesh)
             elif self._options.bootstrap is not None:
                 bootstrap = _load(self._options.bootstrap, self._options.allow_unsupported)
                 admin = self._bootstrap_admin(bootstrap)
@@ -116,12 +117,29 @@ class Agent:
 
     def _bootstrap_admin(self, bootstrap: Bootstrap) -> Admin | None:
         if self._options.admin_port is not None:
-            return Admin(self, "127.0.0.1", self._options.admin_port)
+            port = bind_all({"--admin-port": ("127.0.0.1", self._options.admin_port)})["--admin-port"]
+            listen(port, "--admin-port")
+            return Admin(self, port)
         if bootstrap.admin is not None:
-            return Admin(self, bootstrap.admin.host, bootstrap.admin.port)
+            return Admin(self, listening_socket(bootstrap.admin.host, bootstrap.admin.port, "admin"))
         return None
 
-    async def _start_mesh(self, options: MeshOptions) -> None:
+    def _mesh_ports(self, options: MeshOptions) -> Admin:
+        """Bind before the join token is spent: whoever has to choose another port starts again with the same token.
+        The addresses are those that the control plane's listeners will have."""
+        ports = bind_all(
+            {
+                "--outbound-port": ("127.0.0.1", options.outbound_port),
+                "--inbound-port": ("0.0.0.0", options.inbound_port),
+                "--admin-port": ("127.0.0.1", self._options.admin_port or 0),
+            }
+        )
+        admin = ports.pop("--admin-port")
+        self.supervisor.sockets.reserve(ports.values())
+        listen(admin, "--admin-port")
+        return Admin(self, admin)
+
+    def _start_mesh(self, options: MeshOptions) -> None:
         from proxy.agent.mesh import Mesh
 
         self._source = f"control plane {options.control_plane}"

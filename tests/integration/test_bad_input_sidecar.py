@@ -70,5 +70,5 @@ def test_a_port_in_use(mesh: Harness, tmp_path: Path, which: str) -> None:
         ports = dict(zip(("outbound", "inbound", "admin"), free_ports(3), strict=True))
         ports[which] = owner.port
         done = start(mesh, mesh.token("web"), tmp_path, ports=tuple(ports.values()))
-        check(done, which, f":{owner.port}", "in use")
+        check(done, f"--{which}-port {owner.port}", "in use")
         assert request(owner.port).status == 200

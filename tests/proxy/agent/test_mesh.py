@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -126,18 +126,37 @@ async def test_a_used_token_is_one_line_and_exit_2(tmp_path):
         assert token not in err
 
 
-@pytest.mark.parametrize("which", ["inbound", "outbound"])
-async def test_a_port_in_use_names_listener_and_address(tmp_path, which):
+@pytest.mark.parametrize("taken", [("outbound",), ("inbound",), ("admin",), ("outbound", "inbound", "admin")])
+async def test_ports_in_use_are_all_named_and_the_join_token_is_not_spent(tmp_path, taken):
     async with plane.running(tmp_path / "cp") as mesh:
         place, target = await prepared(mesh, tmp_path)
-        host = "0.0.0.0" if which == "inbound" else "127.0.0.1"
-        with socket.create_server((host, getattr(place, which))):
-            status, _out, err = await finished(await start(place.arguments(target)))
-        assert status == 2
-        port = getattr(place, which)
-        assert err.endswith(
-            f"pillion proxy: listener '{which}': cannot listen on {host}:{port}: Address already in use\n"
-        )
+        with ExitStack() as others:
+            for which in taken:
+                host = "0.0.0.0" if which == "inbound" else "127.0.0.1"
+                others.enter_context(socket.create_server((host, getattr(place, which))))
+            status, out, err = await finished(await start(place.arguments(target)))
+        assert (status, out) == (2, "")
+        named = "; ".join(f"--{which}-port {getattr(place, which)}: address already in use" for which in taken)
+        assert err == f"pillion proxy: {named}\n"
+        for which, port in zip(taken, free_ports(len(taken)), strict=True):
+            setattr(place, which, port)
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+
+
+async def test_a_sidecar_that_waits_for_its_control_plane_refuses_connections(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, _target = await prepared(mesh, tmp_path)
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    process = await start(place.arguments(nobody))
+    try:
+        assert "control plane not reached" in (await process.stderr.readline()).decode()
+        for port in (place.outbound, place.inbound):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert (await finished(process))[0] == 0
 
 
 async def test_a_cached_configuration_for_other_ports_is_not_used(tmp_path):
