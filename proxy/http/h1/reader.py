@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.http import headers as names
-from proxy.http.headers import Headers, tokens
+from proxy.http.headers import SPELLINGS, Headers, classify, tokens
 from proxy.http.heads import CHUNKED
 
 _ALONE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
@@ -41,6 +41,7 @@ class Reader:
         "_max_count",
         "_max_size",
         "_special",
+        "_trailers",
         "_transfer_encoding",
     )
 
@@ -52,10 +53,23 @@ class Reader:
         self._connection: bytes | None = None
         self._content_length: bytes | None = None
         self._transfer_encoding: bytes | None = None
+        self._trailers: Headers | None = None  # where fields go once the head is complete
         self._in_head = True
         # Bytes fed since the head began, or since the last byte of content: bounds a head, a chunk extension and a
         # trailer section that never end.
         self._fed = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools callback: one field, of the head or of the trailer section."""
+        known = SPELLINGS.get(name) or classify(name)
+        if value[-1:] in BLANK:  # llhttp keeps the optional white space after a value (RFC 9112 §5)
+            value = value.rstrip(b" \t")
+        if self._trailers is not None:
+            self._keep_trailer(self._trailers, known, value)
+        elif known[1]:
+            self._lift(known[1], value)
+        else:
+            self._headers.append((known[0], value))
 
     def _lift(self, kind: int, value: bytes) -> None:
         if kind == names.CONTENT_LENGTH:
@@ -126,6 +140,7 @@ class Reader:
 
     def _reset(self) -> None:
         self._headers = []
+        self._trailers = None
         if self._special:
             self._special = []
         self._connection = self._content_length = self._transfer_encoding = None

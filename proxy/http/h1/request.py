@@ -9,8 +9,8 @@ from typing import Final
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from proxy.http import headers as names
-from proxy.http.h1.reader import BLANK, SLICE, ProtocolError, Reader
-from proxy.http.headers import SPELLINGS, classify, tokens
+from proxy.http.h1.reader import SLICE, ProtocolError, Reader
+from proxy.http.headers import tokens
 from proxy.http.heads import RequestHead, RequestMessage
 
 
@@ -72,17 +72,6 @@ class RequestReader(Reader):
     def on_url(self, part: bytes) -> None:
         self._url = part if self._url is None else self._url + part
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        known = SPELLINGS.get(name) or classify(name)
-        if value[-1:] in BLANK:  # llhttp keeps the optional white space after a value (RFC 9112 §5)
-            value = value.rstrip(b" \t")
-        if self._message is not None:
-            self._keep_trailer(self._message.trailers, known, value)
-        elif known[1]:
-            self._lift(known[1], value)
-        else:
-            self._headers.append((known[0], value))
-
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
@@ -110,6 +99,7 @@ class RequestReader(Reader):
         if parser.should_upgrade() and head.length != 0:
             raise ProtocolError("an upgrade request with a body")
         self._message = message = RequestMessage(head)
+        self._trailers = message.trailers
         self._in_head = False
         self._fed = 0
         self.messages.append(message)

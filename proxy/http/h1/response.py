@@ -7,8 +7,7 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from proxy.http import headers as names
-from proxy.http.h1.reader import BLANK, ProtocolError, Reader
-from proxy.http.headers import SPELLINGS, classify
+from proxy.http.h1.reader import ProtocolError, Reader
 from proxy.http.heads import CHUNKED, UNTIL_CLOSE, ResponseHead, ResponseMessage
 
 _MAX_INTERIM: Final = 100
@@ -95,17 +94,6 @@ class ResponseReader(Reader):
     def on_status(self, part: bytes) -> None:
         self._reason += part
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        known = SPELLINGS.get(name) or classify(name)
-        if value[-1:] in BLANK:  # llhttp keeps the optional white space after a value (RFC 9112 §5)
-            value = value.rstrip(b" \t")
-        if self.message is not None:
-            self._keep_trailer(self.message.trailers, known, value)
-        elif known[1]:
-            self._lift(known[1], value)
-        else:
-            self._headers.append((known[0], value))
-
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
@@ -143,6 +131,7 @@ class ResponseReader(Reader):
                 head.dated = head.dated or kind == names.DATE
                 head.headers.append((_RESPONSE_FIELDS[kind], value))
         self.message = message = ResponseMessage(head)
+        self._trailers = message.trailers
         self._in_head = False
         self._fed = 0
         if self._no_body:
