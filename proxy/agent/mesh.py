@@ -54,11 +54,17 @@ class Mesh:
     """Feeds the agent's state from the control plane."""
 
     def __init__(self, options: MeshOptions, host: Host) -> None:
-        """Reads the token file and makes the state directory. Raises StartError."""
+        """Reads the token file and takes the state directory for this process alone. Raises StartError."""
         self._options, self._host = options, host
         self._token = _token(options)
         try:
             self._state_dir = StateDir(options.state_dir)
+            self._state_dir.lock()
+        except BlockingIOError:
+            raise StartError(
+                f"--state-dir {options.state_dir}: in use by another sidecar; give this one another --instance "
+                "(or --state-dir)"
+            ) from None
         except OSError as error:
             raise StartError(f"--state-dir {options.state_dir}: {error.strerror}") from None
         self._channel = aio_channel(options.control_plane, self._token.roots_pem)
@@ -125,6 +131,7 @@ class Mesh:
             self._save.cancel()
             self._save_configuration()
         await self._channel.close()
+        self._state_dir.close()
 
     def versions(self) -> dict[str, str]:
         """The accepted xDS versions by kind of the snapshot."""

@@ -9,6 +9,7 @@ is replaced whole, so a crash leaves the old one or the new one.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import tempfile
@@ -33,9 +34,28 @@ class StateDir:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
         self._path = path
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Keep other processes out until close(). Raises BlockingIOError when one is in, OSError.
+
+        The kernel lets go of the lock when this process ends, however that is; no child inherits the descriptor."""
+        fd = os.open(self._path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        self._lock = fd
         for name in (_IDENTITY, _CONFIGURATION):  # half-written by a process that was killed
-            for leftover in path.glob(f".{name}.*"):
+            for leftover in self._path.glob(f".{name}.*"):
                 leftover.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def save_identity(self, svid: Svid, secret: str) -> None:
         """Seal under `secret` (the join token). Raises OSError."""

@@ -131,8 +131,22 @@ def test_tampering_gives_none(tmp_path):
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     (tmp_path / ".identity.sealed.abc").write_bytes(b"half")
     (tmp_path / "another file").write_bytes(b"")
-    StateDir(tmp_path)
-    assert os.listdir(tmp_path) == ["another file"]
+    state = StateDir(tmp_path)
+    state.lock()
+    assert sorted(os.listdir(tmp_path)) == ["another file", "lock"]
+    state.close()
+
+
+def test_one_at_a_time(tmp_path):
+    first, second = StateDir(tmp_path), StateDir(tmp_path)
+    first.lock()
+    (tmp_path / ".identity.sealed.abc").write_bytes(b"being written by the first")
+    with pytest.raises(BlockingIOError):
+        second.lock()
+    assert (tmp_path / ".identity.sealed.abc").exists()
+    first.close()
+    second.lock()
+    second.close()
 
 
 def test_two_seals_of_the_same_differ(tmp_path):

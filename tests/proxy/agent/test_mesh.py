@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pillion.client import TokenFile
+from pillion.demo.processes import children
 from pillion.v1 import mesh_pb2 as pb
 from tests.support import plane
 
@@ -27,6 +28,10 @@ def free_ports(count):
     for sock in socks:
         sock.close()
     return ports
+
+
+def opened_files(pid):
+    return {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 class Place:
@@ -157,6 +162,38 @@ async def test_a_sidecar_that_waits_for_its_control_plane_refuses_connections(tm
     finally:
         process.send_signal(signal.SIGTERM)
         assert (await finished(process))[0] == 0
+
+
+async def test_two_sidecars_cannot_share_a_state_directory(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+            answer = await mesh.mesh.CreateToken(pb.CreateTokenRequest(service="cart"), metadata=mesh.operator)
+            second = Place(tmp_path, answer.token_file)  # other ports, another token, the same --instance
+            kept = (tmp_path / "state" / "identity.sealed").read_bytes()
+            status, out, err = await finished(await start(second.arguments(target)))
+            assert (status, out) == (2, "")
+            assert err == (
+                f"pillion proxy: --state-dir {tmp_path / 'state'}: in use by another sidecar; "
+                "give this one another --instance (or --state-dir)\n"
+            )
+            assert (tmp_path / "state" / "identity.sealed").read_bytes() == kept
+            assert await admin(place, "/ready") == ("200", "LIVE\n")
+        async with sidecar(second.arguments(target)) as process:  # the first was killed; its token was not spent
+            assert process.ready.startswith("pillion proxy ready: ")
+
+
+async def test_a_killed_sidecar_starts_again_at_once(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh:
+        place, target = await prepared(mesh, tmp_path)
+        for _ in range(3):
+            async with sidecar(place.arguments(target)) as process:
+                assert process.ready.startswith("pillion proxy ready: ")
+                (worker,) = children(process.pid)
+                assert tmp_path / "state" / "lock" in opened_files(process.pid)
+                assert tmp_path / "state" / "lock" not in opened_files(worker)
+                os.kill(process.pid, signal.SIGKILL)
 
 
 async def test_a_cached_configuration_for_other_ports_is_not_used(tmp_path):
