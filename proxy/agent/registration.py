@@ -26,7 +26,7 @@ PROBE_TIMEOUT = 1.0
 RPC_TIMEOUT = 2.0
 """Seconds for one call to the registry."""
 FAILURES = 2
-"""Probes that must fail in a row before the instance is taken out."""
+"""Probes that must fail in a row before the application counts as gone."""
 
 
 class Do(Enum):
@@ -50,13 +50,18 @@ class Registrar:
     def probed(self, now: float, app_accepts: bool) -> Do:
         """The application's port was probed; what now?"""
         self._failures = 0 if app_accepts else self._failures + 1
-        if self.registered and self._failures >= FAILURES:
+        if self.registered and self.app_gone:
             return Do.DEREGISTER
         if now < self._next:
             return Do.NOTHING
         if self.registered:
             return Do.HEARTBEAT
         return Do.REGISTER if app_accepts else Do.NOTHING
+
+    @property
+    def app_gone(self) -> bool:
+        """Whether the application counts as gone (or as not there yet)."""
+        return self._failures >= FAILURES
 
     def done(self, now: float, lease: float) -> None:
         """The registry took a registration or a heartbeat, for `lease` seconds."""
@@ -91,13 +96,17 @@ class Registration:
         self._registrar = Registrar()
         self._complained = False
         self._asked = False
+        self._app_gone = False
+        self._app_seen = False
 
     async def run(self) -> None:
         """Keep the registry right for ever."""
         loop = asyncio.get_running_loop()
         while True:
             accepts = await accepts_connections(self._app_port)
-            await self._carry_out(self._registrar.probed(loop.time(), accepts))
+            do = self._registrar.probed(loop.time(), accepts)
+            self._tell(accepts)
+            await self._carry_out(do)
             await asyncio.sleep(PROBE_INTERVAL)
 
     async def leave(self) -> None:
@@ -106,6 +115,17 @@ class Registration:
             return
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self._deregister(timeout=1.0)
+
+    def _tell(self, accepts: bool) -> None:
+        """Log once that the application is not there, and once that it is (again)."""
+        if self._registrar.app_gone and not self._app_gone:
+            self._app_gone = True
+            what = "the application is gone, waiting for it" if self._app_seen else "waiting for the application"
+            logger.warning("%s on 127.0.0.1:%d; not registered until it accepts", what, self._app_port)
+        elif accepts and self._app_gone:
+            self._app_gone = False
+            logger.info("the application accepts on 127.0.0.1:%d", self._app_port)
+        self._app_seen = self._app_seen or accepts
 
     async def _carry_out(self, do: Do) -> None:
         loop = asyncio.get_running_loop()
@@ -130,7 +150,7 @@ class Registration:
                     self._registrar.done(loop.time(), _seconds(beat.lease))
                 case Do.DEREGISTER:
                     await self._deregister(RPC_TIMEOUT)
-                    logger.warning("instance taken out: nothing accepts on 127.0.0.1:%d", self._app_port)
+                    logger.info("instance taken out service=%s id=%s", self._instance.service, self._instance.id)
             self._complained = self._complained and do is Do.NOTHING
         except grpc.aio.AioRpcError as error:
             self._failed(do, error)

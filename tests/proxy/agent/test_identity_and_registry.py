@@ -128,6 +128,41 @@ async def test_the_instance_is_registered_while_its_app_accepts(tmp_path, monkey
         await subject.leave()  # and again
 
 
+async def test_an_application_that_is_not_there_is_told_once_each_time(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("proxy.agent.registration.PROBE_INTERVAL", 0.02)
+    caplog.set_level("INFO", "proxy.agent.registration")
+
+    def told():
+        return [(r.levelname, r.getMessage()) for r in caplog.records if "application" in r.getMessage()]
+
+    async with plane.running(tmp_path / "cp") as mesh:
+        session = dict(await mesh.join("cart"))["authorization"].removeprefix("Bearer ")
+        instance = pb.Instance(service="cart", id="c1", host="127.0.0.1", port=15006)
+        with socket.create_server(("127.0.0.1", 0)) as app:
+            port = app.getsockname()[1]
+        subject = Registration(instance, port, mesh.channel, lambda: session, lambda: None)
+        where = f"on 127.0.0.1:{port}"
+        waiting = ("WARNING", f"waiting for the application {where}; not registered until it accepts")
+        there = ("INFO", f"the application accepts {where}")
+        gone = (
+            "WARNING",
+            f"the application is gone, waiting for it {where}; not registered until it accepts",
+        )
+        async with task(subject.run()):
+            await until(told)
+            await asyncio.sleep(0.2)
+            assert told() == [waiting]
+            with socket.create_server(("127.0.0.1", port)):
+                await until(lambda: subject._registrar.registered)
+                assert told() == [waiting, there]
+            await until(lambda: not subject._registrar.registered)
+            await asyncio.sleep(0.2)
+            assert told() == [waiting, there, gone]
+            with socket.create_server(("127.0.0.1", port)):
+                await until(lambda: subject._registrar.registered)
+            assert told() == [waiting, there, gone, there]
+
+
 async def test_a_registration_that_the_registry_lost_is_renewed(tmp_path, monkeypatch):
     monkeypatch.setattr("proxy.agent.registration.PROBE_INTERVAL", 0.02)
     async with plane.running(tmp_path / "cp") as mesh:
