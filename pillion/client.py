@@ -92,3 +92,14 @@ def channel(target: str, roots_pem: str) -> grpc.Channel:
 def aio_channel(target: str, roots_pem: str) -> grpc.aio.Channel:
     """The same for asyncio."""
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(roots_pem.encode()), options=CHANNEL_OPTIONS)
+
+
+def is_another_mesh(details: str | None) -> bool:
+    """Whether an UNAVAILABLE with these details means: who answers has a certificate of another CA than the token
+    file's. A certificate out of its time is a clock's fault."""
+    return "CERTIFICATE_VERIFY_FAILED" in (details or "") and not re.search("expired|not yet valid", details or "")
+
+
+def another_mesh(control_plane: str, token_file: str | os.PathLike[str]) -> str:
+    """How that is said to the user, who gave both."""
+    return f"{control_plane} is another control plane than the one that {os.fspath(token_file)} is of"

@@ -93,18 +93,16 @@ def connect(address: str, token_file: Path | None) -> Iterator[Connection]:
 def _explain(error: Any, address: str, token_file: Path) -> CommandError:
     import grpc
 
+    from pillion.client import another_mesh, is_another_mesh
+
     status, details = error.code(), error.details() or ""
     if status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
         return CommandError(details)
     if status is grpc.StatusCode.UNAUTHENTICATED:
         return CommandError(f"{token_file}: {details}", 1)
     if status is grpc.StatusCode.UNAVAILABLE:
-        if "CERTIFICATE_VERIFY_FAILED" in details:
-            return CommandError(
-                f"{address} is another control plane than the one that {token_file} is of; "
-                "give its operator.token with --token-file",
-                1,
-            )
+        if is_another_mesh(details):
+            return CommandError(f"{another_mesh(address, token_file)}; give its operator.token with --token-file", 1)
         reason = details.rpartition(": ")[2].lower().rstrip("]}. ")
         return CommandError(
             f"cannot reach the control plane at {address} ({reason}); start it with: pillion control-plane", 1

@@ -63,8 +63,7 @@ class Agent:
         self._handle_signals()
         try:
             if self._options.mesh is not None:
-                admin = self._mesh_ports(self._options.mesh)
-                self._start_mesh(self._options.mesh)
+                admin = self._start_mesh(self._options.mesh)
             elif self._options.bootstrap is not None:
                 bootstrap = _load(self._options.bootstrap, self._options.allow_unsupported)
                 admin = self._bootstrap_admin(bootstrap)
@@ -139,14 +138,16 @@ class Agent:
         listen(admin, "--admin-port")
         return Admin(self, admin)
 
-    def _start_mesh(self, options: MeshOptions) -> None:
+    def _start_mesh(self, options: MeshOptions) -> Admin:
         from proxy.agent.mesh import Mesh
 
         self._source = f"control plane {options.control_plane}"
         self._mesh = Mesh(options, self)
+        admin = self._mesh_ports(options)
         self.supervisor.start()
         self._node = self._mesh.node_dump
         self.spawn(self._mesh.run())
+        return admin
 
     async def _announce(self, admin: Admin | None) -> None:
         while True:

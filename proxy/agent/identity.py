@@ -12,7 +12,7 @@ from collections.abc import Callable
 import grpc
 import grpc.aio
 
-from pillion.client import TokenFile, bearer
+from pillion.client import TokenFile, bearer, is_another_mesh
 from pillion.v1 import mesh_pb2, mesh_pb2_grpc
 from proxy.agent import svid as svids
 from proxy.agent.backoff import Backoff
@@ -49,10 +49,12 @@ class Identity:
         changed: Callable[[Svid], None],
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        explain: Callable[[grpc.aio.AioRpcError], str] = str,
     ) -> None:
-        """`changed` is called with each new SVID. `clock` tells epoch seconds."""
+        """`changed` is called with each new SVID. `clock` tells epoch seconds. `explain` words a failed call."""
         self.current: Svid | None = None
         self._token, self._state, self._changed, self._clock = token, state, changed, clock
+        self._explain = explain
         self._rng = rng or random.Random()
         self._stub = mesh_pb2_grpc.CertificateAuthorityStub(channel)
         self._renew_now = asyncio.Event()
@@ -81,8 +83,9 @@ class Identity:
         self._use(svid)
         return True
 
-    async def join(self) -> None:
-        """Get the first SVID, trying until the control plane answers. Raises StartError when it refuses."""
+    async def join(self, patient: bool = False) -> None:
+        """Get the first SVID, trying until the control plane answers. Raises StartError when it refuses, and unless
+        `patient` when another mesh's answers."""
         backoff = Backoff(rng=self._rng)
         while True:
             try:
@@ -91,10 +94,14 @@ class Identity:
             except grpc.aio.AioRpcError as error:
                 if error.code() in _REFUSALS:
                     raise StartError(f"the control plane refuses {self._token.identity}: {error.details()}") from None
+                if is_another_mesh(error.details()) and not patient:
+                    raise StartError(
+                        f"{self._explain(error)}; make a token there with: pillion token {self._token.service}"
+                    ) from None
                 delay = backoff.next()
                 level = logging.DEBUG if self._complained else logging.WARNING  # once an outage
                 self._complained = True
-                logger.log(level, "control plane not reached: %s retry_in=%.1fs", _shown(error), delay)
+                logger.log(level, "control plane not reached: %s retry_in=%.1fs", self._explain(error), delay)
             except ValueError as error:
                 raise StartError(f"the control plane's answer for {self._token.identity}: {error}") from None
             await asyncio.sleep(delay)
@@ -129,7 +136,7 @@ class Identity:
             except grpc.aio.AioRpcError as error:
                 level = logging.DEBUG if self._complained else logging.WARNING  # once an outage
                 means = "join token" if by_token else "session"
-                logger.log(level, "identity not renewed by=%s: %s", means, _shown(error))
+                logger.log(level, "identity not renewed by=%s: %s", means, self._explain(error))
                 if error.code() not in _REFUSALS:
                     self._complained = True
                     return False
@@ -168,7 +175,3 @@ class Identity:
         self.current = svid
         self._complained = False
         self._changed(svid)
-
-
-def _shown(error: grpc.aio.AioRpcError) -> str:
-    return f"{error.code().name}: {error.details()}"

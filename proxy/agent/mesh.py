@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pillion.client import TokenFile, aio_channel, spiffe_id
+from pillion.client import TokenFile, aio_channel, another_mesh, is_another_mesh, spiffe_id
 from pillion.v1 import mesh_pb2
 from proxy.agent.errors import StartError
 from proxy.agent.identity import Identity
@@ -30,6 +30,8 @@ from proxy.config.route import RouteConfiguration
 from proxy.config.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from proxy.agent.decode.cds import DecodedCluster
 
 logger = logging.getLogger(__name__)
@@ -54,21 +56,15 @@ class Mesh:
     """Feeds the agent's state from the control plane."""
 
     def __init__(self, options: MeshOptions, host: Host) -> None:
-        """Reads the token file and takes the state directory for this process alone. Raises StartError."""
+        """Reads the token file and makes the state directory. Raises StartError."""
         self._options, self._host = options, host
         self._token = _token(options)
         try:
             self._state_dir = StateDir(options.state_dir)
-            self._state_dir.lock()
-        except BlockingIOError:
-            raise StartError(
-                f"--state-dir {options.state_dir}: in use by another sidecar; give this one another --instance "
-                "(or --state-dir)"
-            ) from None
         except OSError as error:
             raise StartError(f"--state-dir {options.state_dir}: {error.strerror}") from None
         self._channel = aio_channel(options.control_plane, self._token.roots_pem)
-        self._identity = Identity(self._token, self._channel, self._state_dir, self._identified)
+        self._identity = Identity(self._token, self._channel, self._state_dir, self._identified, explain=self._explain)
         metadata: dict[str, Any] = {
             "service": options.service,
             "instance": options.instance,
@@ -91,6 +87,7 @@ class Mesh:
             self._identity.token_refused,
             self._configured,
             host.metrics,
+            explain=self._explain,
         )
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
@@ -99,9 +96,10 @@ class Mesh:
 
     async def run(self) -> None:
         """Get the identity, then follow the control plane for ever. Raises StartError when it refuses us."""
+        self._lock_state_dir()
         self._restore_configuration()
         if not self._identity.restore():
-            await self._identity.join()
+            await self._identity.join(patient=bool(self._ads.resources(LDS)))  # what is restored may be in use
         self._host.spawn(self._identity.keep_fresh())
         await self._client.run()
 
@@ -138,6 +136,11 @@ class Mesh:
         kinds = {"clusters": CDS, "assignments": EDS, "listeners": LDS, "routes": RDS}
         return {kind: self._ads.version(type_url) for kind, type_url in kinds.items()}
 
+    def _explain(self, error: grpc.aio.AioRpcError) -> str:
+        if is_another_mesh(error.details()):
+            return another_mesh(self._options.control_plane, self._options.token_file)
+        return f"{error.code().name}: {error.details()}"
+
     # ---- news -----
 
     def _identified(self, svid: Svid) -> None:
@@ -159,6 +162,17 @@ class Mesh:
             if self._host.phase == "PRE_INITIALIZING":
                 raise  # there is nothing in force to go on with
             raise Refused(str(error)) from None
+
+    def _lock_state_dir(self) -> None:
+        path = self._options.state_dir
+        try:
+            self._state_dir.lock()
+        except BlockingIOError:
+            raise StartError(
+                f"--state-dir {path}: in use by another sidecar; give this one another --instance (or --state-dir)"
+            ) from None
+        except OSError as error:
+            raise StartError(f"--state-dir {path}: {error.strerror}") from None
 
     def _restore_configuration(self) -> None:
         saved = self._state_dir.load_configuration()
@@ -206,6 +220,7 @@ class Mesh:
             self._channel,
             lambda: self._identity.session_token,
             self._identity.token_refused,
+            self._explain,
         )
         await self._registration.run()
 

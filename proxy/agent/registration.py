@@ -89,9 +89,11 @@ class Registration:
         channel: grpc.aio.Channel,
         session_token: Callable[[], str],
         token_refused: Callable[[], None],
+        explain: Callable[[grpc.aio.AioRpcError], str] = str,
     ) -> None:
         self._instance, self._app_port = instance, app_port
         self._session_token, self._token_refused = session_token, token_refused
+        self._explain = explain
         self._stub = mesh_pb2_grpc.RegistryStub(channel)
         self._registrar = Registrar()
         self._complained = False
@@ -172,7 +174,7 @@ class Registration:
             self._token_refused()
         self._registrar.failed(now)
         if not self._complained:  # once an outage
-            logger.warning("registry: %s failed: %s: %s", do.name.lower(), error.code().name, error.details())
+            logger.warning("registry: %s failed: %s", do.name.lower(), self._explain(error))
             self._complained = True
 
 

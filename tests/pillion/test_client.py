@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillion.client import TokenFile
+from pillion.client import TokenFile, is_another_mesh
 
 PEM = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
 
@@ -22,3 +22,13 @@ def test_what_is_no_token_file_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"f\.token: ") as raised:
         TokenFile.parse(text, "f.token")
     assert "secret" not in str(raised.value)
+
+
+def test_a_clock_that_is_wrong_is_not_another_mesh() -> None:
+    failed = "SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED: "
+    assert is_another_mesh(failed + "unable to get local issuer certificate")
+    assert is_another_mesh(failed + "self-signed certificate in certificate chain")
+    assert not is_another_mesh(failed + "certificate is not yet valid")
+    assert not is_another_mesh(failed + "certificate has expired")
+    assert not is_another_mesh("Connection refused")
+    assert not is_another_mesh(None)

@@ -14,7 +14,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.rpc import code_pb2, status_pb2
 
-from pillion.client import bearer
+from pillion.client import bearer, is_another_mesh
 from proxy.agent.backoff import Backoff
 from proxy.agent.errors import StartError
 from proxy.agent.metrics import Metrics
@@ -41,9 +41,11 @@ class AdsClient:
         changed: Callable[[], None],
         metrics: Metrics,
         rng: random.Random | None = None,
+        explain: Callable[[grpc.aio.AioRpcError], str] = str,
     ) -> None:
         self._ads, self._node, self._metrics = ads, node, metrics
         self._session_token, self._token_refused, self._changed = session_token, token_refused, changed
+        self._explain = explain
         self._stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
         self._backoff = Backoff(rng=rng)
         self._identified = self._lived = False
@@ -54,14 +56,14 @@ class AdsClient:
 
     async def run(self) -> None:
         """Talk for ever. What is known stays known while the control plane is away."""
-        first_failure = True
+        told: bool | None = None  # of this outage; True: that another mesh's control plane answers
         while True:
-            self._lived = False
+            self._lived = another = False
             try:
                 await self._stream()
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
-                reason = f"{error.code().name}: {error.details()}"
+                reason, another = self._explain(error), is_another_mesh(error.details())
                 if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                     self._token_refused()
             except TimeoutError:
@@ -74,8 +76,9 @@ class AdsClient:
             finally:
                 self._metrics.gauge("control_plane_connected_state", 0)
             delay = self._backoff.next()
-            level = logging.WARNING if self._lived or first_failure else logging.DEBUG  # once an outage
-            first_failure = False
+            # Once an outage, and once more when it is found to be one that waiting does not end.
+            level = logging.WARNING if self._lived or told is None or (another and not told) else logging.DEBUG
+            told = another or (bool(told) and not self._lived)
             logger.log(
                 level,
                 "xds stream lost: %s; serving the last good configuration retry_in=%.1fs",

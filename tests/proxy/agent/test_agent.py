@@ -268,7 +268,8 @@ def test_sigterm_while_the_control_plane_is_not_reached(tmp_path):
     path, admin = tmp_path / "token", free_port()
     path.write_text("spiffe://pillion.local/service/cart tok\n" + ROOTS)
     arguments = ("--service", "cart", "--app-port", "1", "--control-plane", "127.0.0.1:1", "--token-file", str(path))
-    process = start("serve", *arguments, "--admin-port", str(admin), "--state-dir", str(tmp_path / "s"))
+    ports = ("--admin-port", str(admin), "--outbound-port", str(free_port()), "--inbound-port", str(free_port()))
+    process = start("serve", *arguments, *ports, "--state-dir", str(tmp_path / "s"))
     try:
 
         def phase():

@@ -209,6 +209,40 @@ async def test_a_cached_configuration_for_other_ports_is_not_used(tmp_path):
                 assert f"outbound 127.0.0.1:{place.outbound}," in process.ready
 
 
+async def test_another_control_plane_ends_a_first_start_and_no_sidecar_that_serves(tmp_path):
+    async with plane.running(tmp_path / "cp") as mesh, plane.running(tmp_path / "cp-2") as other:
+        place, target = await prepared(mesh, tmp_path)
+        sentence = f"{other.target} is another control plane than the one that {place.token_file} is of"
+        status, out, err = await finished(await start(place.arguments(other.target)))
+        assert (status, out) == (2, "")
+        assert err == f"pillion proxy: {sentence}; make a token there with: pillion token cart\n"
+        async with sidecar(place.arguments(target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+            await admin(place, "/quitquitquit", "POST")
+            assert (await finished(process))[0] == 0
+        async with sidecar(place.arguments(other.target)) as process:
+            assert process.ready.startswith("pillion proxy ready: ")
+            async with asyncio.timeout(10):
+                lines = b""
+                while f"xds stream lost: {sentence}; serving the last good".encode() not in lines:
+                    lines += await process.stderr.readline()
+            assert b"CERTIFICATE_VERIFY_FAILED" not in lines
+            assert await admin(place, "/ready") == ("200", "LIVE\n")
+            # Its identity does not open, its configuration does: it waits, too.
+            place.token_file.write_text(
+                (await mesh.mesh.CreateToken(pb.CreateTokenRequest(service="cart"), metadata=mesh.operator)).token_file
+            )
+            await admin(place, "/quitquitquit", "POST")
+            assert (await finished(process))[0] == 0
+        process = await start(place.arguments(other.target))
+        async with asyncio.timeout(10):
+            lines = b""
+            while f"control plane not reached: {sentence}".encode() not in lines:
+                lines += await process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert (await finished(process))[0] == 0
+
+
 async def test_a_state_directory_full_of_rubbish_is_an_empty_one(tmp_path):
     async with plane.running(tmp_path / "cp") as mesh:
         place, target = await prepared(mesh, tmp_path)
