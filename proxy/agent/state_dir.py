@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import logging
 import os
 import tempfile
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from proxy.agent.svid import Svid
+
+logger = logging.getLogger(__name__)
 
 _MAGIC = b"pillion-identity-1\n"
 _SALT, _NONCE = 32, 12
@@ -27,7 +30,8 @@ MAX_FILE = 256 * 1024 * 1024
 
 
 class StateDir:
-    """A directory for one instance. Reading returns None for whatever is missing or cannot be used."""
+    """A directory for one instance. Reading returns None for what is missing, and for what is there and of no use: that
+    with a warning."""
 
     def __init__(self, path: Path) -> None:
         """Make the directory. Raises OSError."""
@@ -71,15 +75,24 @@ class StateDir:
 
         data = self._read(_IDENTITY)
         head = len(_MAGIC)
-        if data is None or not data.startswith(_MAGIC) or len(data) < head + _SALT + _NONCE:
+        if data is None:
             return None
         salt, nonce = data[head : head + _SALT], data[head + _SALT : head + _SALT + _NONCE]
         try:
+            if not data.startswith(_MAGIC):
+                raise ValueError
             plain = _cipher(secret, salt).decrypt(nonce, data[head + _SALT + _NONCE :], _MAGIC)
             svid = Svid(**json.loads(plain))
         except (InvalidTag, ValueError, TypeError):
+            logger.warning(
+                "%s cannot be opened with this token file (damaged, or sealed under another token); joining anew",
+                self._path / _IDENTITY,
+            )
             return None
-        return svid if svid.expires > now else None
+        if svid.expires <= now:
+            logger.warning("%s has expired; joining anew", self._path / _IDENTITY)
+            return None
+        return svid
 
     def save_configuration(self, dump: dict[str, Any]) -> None:
         """`dump` is JSON with byte strings, and holds no secret. Raises OSError."""
@@ -93,16 +106,22 @@ class StateDir:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            logger.warning("%s cannot be read (damaged); waiting for the control plane", self._path / _CONFIGURATION)
             return None
-        return value if isinstance(value, dict) else None
+        return value
 
     def _read(self, name: str) -> bytes | None:
         try:
             with open(self._path / name, "rb") as file:
                 data = file.read(MAX_FILE + 1)
-        except OSError:
+        except FileNotFoundError:
             return None
-        return data if len(data) <= MAX_FILE else None
+        except OSError as error:
+            logger.warning("%s cannot be read: %s", self._path / name, error.strerror)
+            return None
+        return data if len(data) <= MAX_FILE else b""  # what is none of ours
 
     def _write(self, name: str, data: bytes, *, durable: bool) -> None:
         fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self._path)  # 0600

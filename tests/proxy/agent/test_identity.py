@@ -105,15 +105,23 @@ def test_nothing_lies_in_clear_and_only_the_owner_reads(tmp_path):
     assert os.listdir(tmp_path / "s") == ["identity.sealed"]
 
 
-def test_wrong_token_expiry_and_absence_give_none(tmp_path):
+def test_wrong_token_expiry_and_absence_give_none(tmp_path, caplog):
     state, svid = StateDir(tmp_path), make_svid()
     assert state.load_identity(SECRET, 0.0) is None
+    assert caplog.messages == []  # a first start
     state.save_identity(svid, SECRET)
     assert state.load_identity("another-token", svid.not_before) is None
+    assert caplog.messages == [
+        f"{tmp_path}/identity.sealed cannot be opened with this token file "
+        "(damaged, or sealed under another token); joining anew"
+    ]
+    assert "another-token" not in caplog.text
+    caplog.clear()
     assert state.load_identity(SECRET, svid.expires) is None
+    assert caplog.messages == [f"{tmp_path}/identity.sealed has expired; joining anew"]
 
 
-def test_tampering_gives_none(tmp_path):
+def test_tampering_gives_none(tmp_path, caplog):
     state, svid = StateDir(tmp_path), make_svid()
     state.save_identity(svid, SECRET)
     path = tmp_path / "identity.sealed"
@@ -126,6 +134,8 @@ def test_tampering_gives_none(tmp_path):
     for length in (0, 10, 60, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert state.load_identity(SECRET, svid.not_before) is None
+    assert len(caplog.messages) == 10
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
@@ -157,11 +167,14 @@ def test_two_seals_of_the_same_differ(tmp_path):
     assert (tmp_path / "identity.sealed").read_bytes() != first
 
 
-def test_configuration_comes_back_and_rubbish_gives_none(tmp_path):
+def test_configuration_comes_back_and_rubbish_gives_none(tmp_path, caplog):
     state = StateDir(tmp_path)
     assert state.load_configuration() is None
+    assert caplog.messages == []
     state.save_configuration({"type": {"a": b"\x00\xff"}})
     assert state.load_configuration() == {"type": {"a": "AP8="}}
     for rubbish in (b"", b"[1]", b"{", b"\xff"):
         (tmp_path / "configuration.json").write_bytes(rubbish)
         assert state.load_configuration() is None
+    told = f"{tmp_path}/configuration.json cannot be read (damaged); waiting for the control plane"
+    assert caplog.messages == [told] * 4

@@ -243,7 +243,7 @@ async def test_another_control_plane_ends_a_first_start_and_no_sidecar_that_serv
         assert (await finished(process))[0] == 0
 
 
-async def test_a_state_directory_full_of_rubbish_is_an_empty_one(tmp_path):
+async def test_a_state_directory_full_of_rubbish_is_an_empty_one_and_said(tmp_path):
     async with plane.running(tmp_path / "cp") as mesh:
         place, target = await prepared(mesh, tmp_path)
         (tmp_path / "state").mkdir()
@@ -251,6 +251,10 @@ async def test_a_state_directory_full_of_rubbish_is_an_empty_one(tmp_path):
         (tmp_path / "state" / "configuration.json").write_text("[" * 100_000)
         async with sidecar(place.arguments(target)) as process:
             assert process.ready.startswith("pillion proxy ready: ")
+            process.send_signal(signal.SIGTERM)
+            err = (await finished(process))[2]
+            assert f"WARN  agent  {tmp_path}/state/identity.sealed cannot be opened with this token file" in err
+            assert f"WARN  agent  {tmp_path}/state/configuration.json cannot be read (damaged)" in err
 
 
 async def test_draining_by_the_admin_port_leaves_the_registry(tmp_path):
