@@ -54,12 +54,12 @@ class RequestReader(Reader):
                 # message is an ordinary request (RFC 9110 §7.8).
                 rest = memoryview(rest)[upgrade.args[0] :]
             except HttpParserInvalidMethodError as error:
-                raise ProtocolError(f"unknown method: {error}") from None
+                raise ProtocolError(_other_protocol(data) or f"unknown method: {error}") from None
             except HttpParserError as error:
                 context = error.__context__
                 if isinstance(context, ProtocolError):
                     raise context from None
-                raise ProtocolError(str(error)) from None
+                raise ProtocolError(_other_protocol(data) or str(error)) from None
         if self._fed > self._max_size:
             self._check_fed()
 
@@ -169,6 +169,15 @@ class RequestReader(Reader):
         if b"#" in head.target:
             raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
         head.authority = host
+
+
+def _other_protocol(data: bytes) -> str:
+    """What a client speaks instead, by the first bytes of what could not be read; empty if that is not known."""
+    if data.startswith(b"PRI * HTTP/2.0"):  # RFC 9113 §3.4
+        return "HTTP/2 is not supported yet"
+    if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446 §5.1)
+        return "this port speaks plain HTTP, and the client TLS"
+    return ""
 
 
 def _check_host(host: bytes) -> None:

@@ -85,6 +85,19 @@ def test_requests_that_two_readers_could_read_differently(data: bytes) -> None:
         request(data, 1)
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "^HTTP/2 is not supported yet$"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "^this port speaks plain HTTP, and the client TLS$"),
+        (b"FETCH / HTTP/1.1\r\n\r\n", "^unknown method"),
+    ],
+)
+def test_another_protocol_is_named(data: bytes, says: str) -> None:
+    with pytest.raises(ProtocolError, match=says):
+        request(data)
+
+
 def test_a_length_is_written_anew() -> None:
     head = request(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 005\r\n\r\nhello").messages[0].head
     assert head.length == 5
