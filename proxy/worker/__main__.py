@@ -104,6 +104,7 @@ def main(argv: list[str]) -> int:
         "%(asctime)s.%(msecs)03dZ %(levelname)-5s worker[%(process)d]  %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
+    logging.addLevelName(logging.WARNING, "WARN")  # as agent and control plane say it
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.getLogger("proxy").addHandler(handler)

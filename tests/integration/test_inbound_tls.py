@@ -106,6 +106,7 @@ def check_refused(target: Target, reason: str, attempt: Callable[[], bytes]) -> 
     others = {name: count(target, name) for name in before if name != reason}
     assert others == {name: value for name, value in before.items() if name != reason}
     wait_until(lambda: reason in target.sidecar.process.output()[len(log) :], 5, f"a log line with {reason}")
+    assert "Z WARN  worker[" in target.sidecar.process.output()[len(log) :]
 
 
 def count(target: Target, reason: str) -> float:
