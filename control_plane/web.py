@@ -16,10 +16,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from control_plane.errors import StartError
 
+_INDEX = """\
+GET  /healthz               200 while the control plane runs
+GET  /metrics               Prometheus text
+"""
+
 
 @contextlib.asynccontextmanager
 async def serve(address: tuple[str, int], registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serve /healthz and /metrics; gives the bound port. Raises StartError if the address cannot be used."""
+    """Serve /, /healthz and /metrics; gives the bound port. Raises StartError if the address cannot be used."""
+
+    async def index(_: web.Request) -> web.Response:
+        return web.Response(text=_INDEX)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -29,7 +37,7 @@ async def serve(address: tuple[str, int], registry: CollectorRegistry) -> AsyncI
 
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/", index), web.get("/healthz", healthz), web.get("/metrics", metrics)])
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -171,6 +171,8 @@ async def test_the_web_port_answers(plane: Plane) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{plane.web}/healthz") as answer:
             assert answer.status == 200
+        async with session.get(f"{plane.web}/") as answer:
+            assert [line.split()[1] for line in (await answer.text()).splitlines()] == ["/healthz", "/metrics"]
         async with session.get(f"{plane.web}/metrics") as answer:
             lines = (await answer.text()).splitlines()
     assert 'pillion_registered_instances{service="cart"} 1.0' in lines
