@@ -110,7 +110,8 @@ def _load_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise DecodeError("", f"{where}{error.problem or 'is not YAML'}") from None
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise DecodeError("", f"{where}{what or 'is not YAML'}") from None
     except yaml.YAMLError as error:
         raise DecodeError("", f"is not YAML: {' '.join(str(error).split())}") from None
 

@@ -60,6 +60,7 @@ def test_a_yaml_flow_mapping_is_yaml() -> None:
         ("- a", "expected a mapping"),
         ("a: [", "line 2, column 1"),
         ("node: {id: a}\nnode: {id: b}", "line 2, column 1: duplicate key 'node'"),
+        ("a: 1\n---\nb: 2", "line 2, column 1: expected a single document in the stream, but found another document"),
         ("node:\n  id: a\n  id: b", "line 3, column 3: duplicate key 'id'"),
         ('{"node": {"id": "a", "id": "b"}}', "duplicate key 'id'"),
         ("1: a", "key 1 is no string"),
