@@ -48,7 +48,9 @@ def parse(argv: Sequence[str]) -> Options:
         description="Run the control plane: configuration store, xDS, registry and CA.",
         allow_abbrev=False,
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="default $PILLION_HOME/control-plane")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="default $PILLION_HOME/control-plane; PILLION_HOME is ~/.pillion"
+    )
     parser.add_argument(
         "--grpc", type=_address, default=_DEFAULT.grpc, metavar="HOST:PORT", help="default 127.0.0.1:15010"
     )

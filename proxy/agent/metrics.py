@@ -34,7 +34,7 @@ HELP = {
     "upstream_rq_retry_total": "Tries after the first.",
     "upstream_tls_handshake_total": "TLS handshakes completed with endpoints, by verified peer.",
     "upstream_tls_error_total": "TLS handshakes with endpoints that failed, by reason.",
-    "response_flags_total": "Requests by response flag (docs: Envoy's access log).",
+    "response_flags_total": "Requests by response flag (listed in docs/metrics.md).",
     "pillion_worker_restarts_total": "Workers that died and were replaced.",
     "control_plane_connected_state": "1 while the xDS stream is up.",
     "certificate_expiration_timestamp_seconds": "When the certificate in use expires.",

@@ -154,6 +154,8 @@ def default_instance(inbound_port: int) -> str:
 def _build(prog: str) -> _Parser:
     parser = _Parser(
         prog=prog,
+        usage=f"{prog} -c FILE [options]\n"
+        f"       {prog} --service NAME --app-port P --control-plane HOST:PORT --token-file F [options]",
         allow_abbrev=False,
         description="Run a sidecar: from an Envoy v3 bootstrap file (-c), or as a member of a mesh (--service ...).",
     )
@@ -193,14 +195,20 @@ def _build(prog: str) -> _Parser:
     add("--outbound-port", type=_port, metavar="P", help="the application sends here (default 15001)")
     add("--inbound-port", type=_port, metavar="P", help="other sidecars send here, mTLS only (default 15006)")
     add("--admin-port", type=_port_or_any, metavar="P", help="admin on 127.0.0.1 (default 15000; 0: any free)")
-    add("--state-dir", type=Path, metavar="DIR", help="last good configuration and sealed identity live here")
+    add(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="last good configuration and sealed identity live here (default $PILLION_HOME/proxy/SERVICE~INSTANCE; "
+        "PILLION_HOME is ~/.pillion)",
+    )
     add("--workers", type=_workers, default=1, metavar="N", help="worker processes (default 1)")
     add(
         "--drain-time",
         type=duration,
         default=5.0,
         metavar="D",
-        help="finish requests for at most this (default 5s)",
+        help="finish requests for at most this, such as 250ms or 1m30s (default 5s)",
     )
     add("--log-level", choices=LEVELS, default="info", metavar="L", help=", ".join(LEVELS))
     return parser

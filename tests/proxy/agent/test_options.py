@@ -113,6 +113,16 @@ def test_bad_input_is_one_line_and_exit_2(argv, message, token, capsys):
     assert error.count("\n") == 1
 
 
+def test_help_shows_both_forms_and_every_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "usage: pillion proxy -c FILE [options] pillion proxy --service NAME --app-port P" in shown
+    assert "(default $PILLION_HOME/proxy/SERVICE~INSTANCE; PILLION_HOME is ~/.pillion)" in shown
+    assert "such as 250ms or 1m30s (default 5s)" in shown
+
+
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_durations(h, m, s, ms):
     assert duration(f"{h}h{m}m{s}s{ms}ms") == pytest.approx(h * 3600 + m * 60 + s + ms / 1000)
