@@ -90,6 +90,9 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         slot = self._slot
+        if slot.closed:
+            transport.abort()
+            return
         state = slot.state
         slot.connections.add(self)
         ssl_object = transport.get_extra_info("ssl_object")

@@ -35,6 +35,7 @@ class ListenerSlot:
         "_loop",
         "_socket",
         "_tasks",
+        "closed",
         "connections",
         "counters",
         "draining",
@@ -59,6 +60,7 @@ class ListenerSlot:
         self.connections: set[Downstream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
+        self.closed = False
         counters.gauge(lambda: len(self.connections), "downstream_cx_active", listener=state.name)
 
     def start(self) -> None:
@@ -172,7 +174,7 @@ class ListenerSlot:
         self._socket.close()
 
     def _break(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
+        # A handshake under way is not cancelled (see Pool._dial): it ends by itself, and finds the listener closed.
+        self.closed = True
         for connection in list(self.connections):
             connection.abort()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +63,8 @@ class Pool:
     async def _connect(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         transport: Transport | None = cluster.transport
         connection = Upstream(self, cluster, endpoint)
-        options: dict[str, Any] = {}
-        if transport is not None:
-            options = {"ssl": transport.context, "server_hostname": transport.sni}
         try:
-            async with asyncio.timeout(cluster.config.connect_timeout):
-                await aiofastnet.create_connection(
-                    self._loop, lambda: connection, endpoint.address.host, endpoint.address.port, **options
-                )
+            await self._dial(connection, transport)
             if transport is not None:
                 self._identify(connection, transport)
         except (OSError, TimeoutError, tls.PeerError) as error:
@@ -89,6 +84,32 @@ class Pool:
         connection.usable = True
         self.release(connection)
 
+    async def _dial(self, connection: Upstream, transport: Transport | None) -> None:
+        """Connect, and shake hands, within the cluster's connect_timeout. Raises OSError, TimeoutError.
+
+        A handshake is never cancelled: aiofastnet would close the socket under a transport that is still registered
+        for it, and whoever gets the descriptor next would lose its events. It has a timeout of its own for that.
+        """
+        loop, address = self._loop, connection.endpoint.address
+        timeout = connection.cluster.config.connect_timeout
+        until = monotonic() + timeout
+        sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(timeout):
+                await loop.sock_connect(sock, (address.host, address.port))
+        except BaseException:
+            sock.close()
+            raise
+        options: dict[str, Any] = {}
+        if transport is not None:
+            options = {
+                "ssl": transport.context,
+                "server_hostname": transport.sni,
+                "ssl_handshake_timeout": max(until - monotonic(), 0.001),
+            }
+        await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)
+
     def _identify(self, connection: Upstream, transport: Transport) -> None:
         peer = tls.Peer(connection.transport.get_extra_info("ssl_object"))
         transport.verify(peer)
@@ -103,7 +124,7 @@ class Pool:
         cluster, endpoint = connection.cluster, connection.endpoint
         endpoint.connecting -= 1
         self.counters.values[cluster.connect_failures] += 1
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | ConnectionAbortedError):  # aiofastnet's word for a slow handshake
             text = f"no connection to {endpoint.text} within {cluster.config.connect_timeout:g}s"
         else:
             text = f"{endpoint.text}: {error}"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
+from proxy.config.cluster import CircuitBreakers
 from proxy.config.model import (
     DownstreamTls,
     SanMatcher,
@@ -365,3 +367,59 @@ async def test_a_slow_reader_gets_all_of_the_last_answer(one: Worker, tmp_path: 
     got = len(await asyncio.wait_for(reader.read(), 10))
     writer.close()
     assert got == size
+
+
+async def test_handshakes_at_the_edge_of_the_connect_timeout_harm_no_other_connection(
+    one: Worker, tmp_path: Path
+) -> None:
+    """A handshake that completes as it is given up must let go of its descriptor for good: the next connection gets
+    that number, and would wait for ever for events that go elsewhere."""
+    chain, key = LEAF.write(tmp_path, "server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    context.load_verify_locations(cadata=CA.pem)
+    context.verify_mode = ssl.CERT_REQUIRED
+    delays = itertools.cycle([0.13 + 0.001 * step for step in range(30)])
+
+    class App(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(OK)
+
+    loop = asyncio.get_running_loop()
+    served: set[asyncio.Task[None]] = set()
+
+    async def serve(sock: socket.socket) -> None:
+        await asyncio.sleep(next(delays))
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(App, sock, ssl=context)
+
+    async def accept(listening: socket.socket) -> None:
+        while True:
+            sock, _ = await loop.sock_accept(listening)
+            task = asyncio.create_task(serve(sock))
+            served.add(task)
+            task.add_done_callback(served.discard)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        listening.setblocking(False)
+        accepting = asyncio.create_task(accept(listening))
+        config = await outbound(one, listening.getsockname()[1], LEAF)
+        limits = CircuitBreakers(max_retries=1000)
+        cluster = replace(
+            config.clusters["app"], connect_timeout=0.15, circuit_breakers=limits, max_requests_per_connection=1
+        )
+        await one.apply(replace(config, clusters={"app": cluster}))
+        for _ in range(8):  # a wave connects while descriptors of the one before come free
+            answers = await asyncio.gather(*(asyncio.wait_for(one.talk(LAST), 5) for _ in range(30)))
+            assert {answer[:12] for answer in answers} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        await one.at_rest()
+        assert await one.count("upstream_tls_error_total", cluster="app", reason="timeout") > 0
+        assert await one.count("upstream_tls_handshake_total", cluster="app") > 0
+        accepting.cancel()
+        await asyncio.gather(accepting, *served, return_exceptions=True)
+        await one.apply(replace(config, clusters={}, listeners={}, assignments={}))  # ends what is idle
+        await asyncio.sleep(0.1)
