@@ -121,8 +121,7 @@ def _credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
 
     first = configuration()
     assert first is not None
-    # None tells grpc to keep what it has; the stubs do not know.
-    return grpc.dynamic_ssl_server_credentials(first, configuration)  # type: ignore[arg-type]
+    return grpc.dynamic_ssl_server_credentials(first, configuration)  # type: ignore[arg-type]  # None: keep the last
 
 
 def _bind(server: grpc.aio.Server, address: tuple[str, int], credentials: grpc.ServerCredentials) -> int:

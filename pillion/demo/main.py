@@ -80,7 +80,6 @@ class Demo:
     """One run. Everything that it starts is in `tree`, every file in `directory`."""
 
     def __init__(self, directory: Path, console: Console, tree: Tree) -> None:
-        self._directory = directory
         self._console = console
         self._mesh = Mesh(tree, directory)
         self._tree = tree

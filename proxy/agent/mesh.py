@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pillion.client import TokenFile, aio_channel, another_mesh, is_another_mesh, spiffe_id
 from pillion.v1 import mesh_pb2
@@ -231,21 +231,20 @@ def to_snapshot(ads: Ads) -> tuple[Snapshot, dict[str, tuple[Endpoint, ...]]]:
     assignments: dict[str, LoadAssignment] = {}
     dns: dict[str, tuple[Endpoint, ...]] = {}
     for name, resource in ads.resources(CDS).items():
-        found: DecodedCluster = resource.decoded.value  # type: ignore[assignment]
+        found = cast("DecodedCluster", resource.decoded.value)
         clusters[name] = found.cluster
         if found.assignment is not None:
             assignments[found.cluster.load_assignment] = found.assignment
         elif found.dns:
             dns[found.cluster.load_assignment] = found.dns
     for name, resource in ads.resources(EDS).items():
-        assignment: LoadAssignment = resource.decoded.value  # type: ignore[assignment]
-        assignments[name] = assignment
+        assignments[name] = cast(LoadAssignment, resource.decoded.value)
     listeners: dict[str, Listener] = {}
     for name, resource in ads.resources(LDS).items():
-        listeners[name] = resource.decoded.value  # type: ignore[assignment]
+        listeners[name] = cast(Listener, resource.decoded.value)
     routes: dict[str, RouteConfiguration] = {}
     for name, resource in ads.resources(RDS).items():
-        routes[name] = resource.decoded.value  # type: ignore[assignment]
+        routes[name] = cast(RouteConfiguration, resource.decoded.value)
     return Snapshot(listeners=listeners, routes=routes, clusters=clusters, assignments=assignments), dns
 
 

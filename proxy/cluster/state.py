@@ -26,7 +26,6 @@ class Endpoint:
         "health",
         "healthy",
         "idle",
-        "labels",
         "removed",
         "text",
         "waiters",
@@ -38,7 +37,6 @@ class Endpoint:
         self.text = str(config.address)
         self.weight = config.weight
         self.healthy = config.healthy
-        self.labels = config.labels
         self.active = 0
         self.connections = 0
         self.connecting = 0
@@ -115,7 +113,7 @@ class ClusterState:
             if known is None:
                 known = Endpoint(config)
             else:
-                known.weight, known.healthy, known.labels = config.weight, config.healthy, config.labels
+                known.weight, known.healthy = config.weight, config.healthy
             endpoints[address] = known
         self.endpoints = endpoints
         self.rebuild()

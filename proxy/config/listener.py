@@ -40,6 +40,7 @@ class HttpConnectionManager:
     Zero disables a timeout.
     """
 
+    # Envoy demands it and names its statistics by it; ours carry the listener's name.
     stat_prefix: str
     route_config: RouteConfiguration | None = None
     rds: str | None = None

@@ -79,7 +79,7 @@ _LIFTED: Final = {
 class ResponseHead:
     """A response's status and headers. `length` is the body's: bytes, CHUNKED or UNTIL_CLOSE."""
 
-    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "server", "status", "unsent")
+    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "status", "unsent")
 
     def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
         self.status = status
@@ -88,7 +88,6 @@ class ResponseHead:
         self.length = 0
         self.keep_alive = True
         self.dated = False
-        self.server: bytes | None = None
         self.unsent: bytes | None = None
 
 

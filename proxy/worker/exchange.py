@@ -15,7 +15,7 @@ from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http.heads import ResponseHead, ResponseMessage
 from proxy.telemetry import trace
-from proxy.worker.forward import request_id, request_lines
+from proxy.worker.forward import append_forwarded_for, request_id, request_lines
 from proxy.worker.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Exchange(Recovery):
                 head.headers = [pair for pair in head.headers if pair[0] != b"tracestate"]
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
             self.request_id = request_id()
+        if state.config.use_remote_address:
+            append_forwarded_for(self)
         if head.method == b"CONNECT":
             self.downstream.closing = True  # what follows is not HTTP
             self.reply(errors.CONNECT_NOT_ALLOWED)

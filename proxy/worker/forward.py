@@ -26,6 +26,16 @@ def request_lines(exchange: Exchange) -> bytes:
     return lines
 
 
+def append_forwarded_for(exchange: Exchange) -> None:
+    """What an edge listener says of its client (HttpConnectionManager.use_remote_address): its address goes behind
+    what it claims in x-forwarded-for, and its own x-forwarded-proto is not believed."""
+    head, client = exchange.head, exchange.downstream.address.rpartition(":")[0].encode()
+    claimed = [value for name, value in head.headers if name == b"x-forwarded-for"]
+    head.headers = [pair for pair in head.headers if pair[0] != b"x-forwarded-for"]
+    head.headers.append((b"x-forwarded-for", b",".join([*claimed, client])))
+    head.forwarded_proto = None
+
+
 def request_id() -> bytes:
     """A version 4 UUID (RFC 9562 §5.4) from the fast generator: an identifier, not a secret."""
     digits = b"%032x" % ((getrandbits(128) & ~(0xF << 76) & ~(0x3 << 62)) | (0x4 << 76) | (0x2 << 62))

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any
+from urllib.parse import quote
 
 from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
 from proxy.routing.matchers import string
@@ -90,6 +91,8 @@ class Peer:
         """One element of x-forwarded-client-cert (Envoy, "HTTP header manipulation")."""
         parts = [f"By={by}"] if by else []
         parts.append(f"Hash={hashlib.sha256(self._der).hexdigest()}")
+        if "cert" in details:
+            parts.append(f'Cert="{quote(ssl.DER_cert_to_PEM_cert(self._der), safe="")}"')
         if "subject" in details:
             parts.append(f'Subject="{self.subject()}"')
         if "uri" in details:

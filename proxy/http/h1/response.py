@@ -123,9 +123,7 @@ class ResponseReader(Reader):
         elif head.length == UNTIL_CLOSE and not self._no_body:
             head.keep_alive = False
         for kind, value in self._special:
-            if kind == names.SERVER:
-                head.server = value
-            elif kind == names.UNSENT:
+            if kind == names.UNSENT:
                 head.unsent = value
             elif kind in _RESPONSE_FIELDS:
                 head.dated = head.dated or kind == names.DATE

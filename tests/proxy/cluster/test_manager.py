@@ -92,7 +92,7 @@ def test_endpoints_keep_their_objects_and_take_over_what_changed() -> None:
     )
     assert mesh.apply(changed) == [second]
     assert list(mesh.manager.clusters["a"].endpoints.values()) == [first]
-    assert (first.weight, first.healthy, first.labels, first.active) == (5, False, (("v", "2"),), 7)
+    assert (first.weight, first.healthy, first.active) == (5, False, 7)
     assert first.idle == ["a connection"]
     assert mesh.manager.clusters["a"].picker.pick() is None  # the only one is not healthy
 

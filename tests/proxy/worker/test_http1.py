@@ -176,6 +176,24 @@ async def test_a_body_that_ends_with_the_connection_becomes_chunked(one: Worker)
         assert old.endswith(b"\r\n\r\nhello you")
 
 
+async def test_an_edge_says_who_its_client_is(one: Worker) -> None:
+    app = Recorder()
+    claims = b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1.2.3.4\r\nx-forwarded-proto: https\r\nconnection: close\r\n\r\n"
+    async with upstream(app) as port:
+        await one.apply(snapshot(one.port, free_port(), port, http={"use_remote_address": True}))
+        await one.talk(claims)
+        await one.talk(claims)  # one of the two was retried on the other endpoint: said once all the same
+        await one.apply(snapshot(one.port, port))
+        await one.talk(claims)
+    edge, again, inside = app.requests
+    for request in (edge, again):
+        assert request.count(b"x-forwarded-for") == 1
+        assert b"x-forwarded-for: 1.2.3.4,127.0.0.1\r\n" in request
+        assert b"x-forwarded-proto: http\r\n" in request
+    assert b"x-forwarded-for: 1.2.3.4\r\n" in inside
+    assert b"x-forwarded-proto: https\r\n" in inside
+
+
 async def test_expect_continue_is_answered_here(one: Worker) -> None:
     app = Recorder()
     async with upstream(app) as port:

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -211,6 +212,16 @@ async def test_the_app_is_told_who_asks(one: Worker, tmp_path: Path) -> None:
             expected = f'By={CART};Hash={hashlib.sha256(der).hexdigest()};Subject="{subject}";URI={WEB}'
             found = re.findall(rb"(?im)^x-forwarded-client-cert: (.*)\r$", app.heads[-1])
             assert found == [expected.encode()]
+        config = await inbound(one, port)
+        listener = config.listeners["main"]
+        http = replace(listener.filter_chain.http, set_current_client_cert_details=("cert", "dns"))
+        listener = replace(listener, filter_chain=replace(listener.filter_chain, http=http))
+        await one.apply(replace(config, listeners={"main": listener}))
+        assert await ask(one, client(plain, tmp_path))
+        found = re.findall(rb'(?im)^x-forwarded-client-cert: .*;Cert="([^"]*)"\r$', app.heads[-1])
+        assert len(found) == 1
+        pem = unquote(found[0].decode())
+        assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(plain.chain)
 
 
 async def test_a_session_cannot_outlive_its_certificate(one: Worker, tmp_path: Path) -> None:
