@@ -1,47 +1,25 @@
-"""A listening socket in a worker: accepts, lets TLS happen, and hands the connection to Downstream."""
+"""A listener that speaks HTTP: lets TLS happen, and hands the connection to Downstream."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import logging
 import socket
-from time import monotonic
+from collections.abc import Iterable
 from typing import Any
 
 import aiofastnet
 
 from proxy.telemetry.counters import Counters
-from proxy.worker import tls
+from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.downstream import Downstream
 from proxy.worker.tables import ListenerState
 from proxy.worker.timers import Timers
 
-log = logging.getLogger("proxy.worker.listener")
 
-_ACCEPTS_PER_TURN = 64
-_DRAIN_TURNS = 16
-_MAX_HANDSHAKES = 4096
-_RETRY_SECONDS = 0.5
-_RETIRE_CHECK = 0.1
-
-
-class ListenerSlot:
+class ListenerSlot(Acceptor):
     """One listener of one worker. Connections hold on to the slot; `state` is swapped by updates."""
 
-    __slots__ = (
-        "_accepting",
-        "_loop",
-        "_socket",
-        "_tasks",
-        "closed",
-        "connections",
-        "counters",
-        "draining",
-        "state",
-        "timers",
-    )
+    __slots__ = ("_tasks", "connections", "state")
 
     def __init__(
         self,
@@ -51,58 +29,25 @@ class ListenerSlot:
         counters: Counters,
         timers: Timers,
     ) -> None:
-        self._loop = loop
-        self._socket = sock
+        super().__init__(loop, sock, state.name, counters, timers)
         self.state = state
-        self.counters = counters
-        self.timers = timers
-        self.draining = False
         self.connections: set[Downstream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting = False
-        self.closed = False
-        counters.gauge(lambda: len(self.connections), "downstream_cx_active", listener=state.name)
 
-    def start(self) -> None:
-        """Accept connections."""
-        if not self._accepting and not self.draining:
-            self._accepting = True
-            self._loop.add_reader(self._socket.fileno(), self._accept)
-
-    def stop(self) -> None:
-        """Accept no more."""
-        if self._accepting:
-            self._accepting = False
-            self._loop.remove_reader(self._socket.fileno())
+    def open(self) -> Iterable[Accepted]:
+        return self.connections
 
     @property
     def busy(self) -> bool:
-        """Whether any connection or handshake is left."""
         return bool(self.connections or self._tasks)
 
-    def _accept(self) -> bool:
-        """Accept what waits, up to a bound; whether it was reached, so that there may be more."""
-        for _ in range(_ACCEPTS_PER_TURN):
-            try:
-                sock, address = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return False
-            except OSError as error:
-                if error.errno == errno.EINVAL:  # another worker drains, too, and came first: see drain()
-                    self.stop()
-                    return False
-                # Out of descriptors or memory, or a network error that Linux reports here (accept(2)).
-                log.error("cannot accept listener=%s: %s", self.state.name, error)
-                self.stop()
-                self._loop.call_later(_RETRY_SECONDS, self.start)
-                return False
-            if len(self._tasks) >= _MAX_HANDSHAKES:
-                sock.close()
-                continue
-            task = self._loop.create_task(self._serve(sock, address))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return True
+    def take(self, sock: socket.socket, peer: Any) -> None:
+        if len(self._tasks) >= MAX_HANDSHAKES:
+            sock.close()
+            return
+        task = self._loop.create_task(self._serve(sock, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, sock: socket.socket, peer: Any) -> None:
         state = self.state
@@ -116,7 +61,12 @@ class ListenerSlot:
                 "ssl_shutdown_timeout": state.config.stream_idle_timeout or 300.0,
             }
         try:
-            await aiofastnet.connect_accepted_socket(self._loop, lambda: Downstream(self, address), sock, **options)
+            await aiofastnet.connect_accepted_socket(
+                self._loop,
+                lambda: Downstream(self, address),  # type: ignore[type-var]
+                sock,
+                **options,
+            )
         except OSError as error:
             sock.close()
             if state.context is not None:
@@ -124,57 +74,3 @@ class ListenerSlot:
         except BaseException:
             sock.close()
             raise
-
-    def refused(self, address: str, error: BaseException) -> None:
-        """A handshake failed: count why, and say it."""
-        reason = tls.reason(error)
-        name = self.state.name
-        self.counters.values[self.counters.slot("downstream_tls_error_total", listener=name, reason=reason)] += 1
-        log.warning("TLS refused listener=%s client=%s reason=%s: %s", name, address, reason, error)
-
-    def drain(self, now: float) -> None:
-        """Stop accepting; close what is idle; the rest closes with its next answer."""
-        if not self.draining:
-            # Who is connected by now is served; who comes later is refused at once and can go elsewhere. Closing would
-            # not do: the agent holds the socket as well, and the kernel would go on taking connections that nobody
-            # accepts. shutdown(2) on a listening socket ends that for everyone who holds it.
-            accepts = range(_DRAIN_TURNS) if self._accepting else ()
-            all(self._accept() for _ in accepts)
-            self.draining = True
-            self.stop()
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-        for connection in list(self.connections):
-            connection.drain(now)
-
-    def retire(self, seconds: float) -> None:
-        """The listener is gone from the configuration: finish what is in flight, for at most so long. The socket may
-        serve another listener by now, so only our hold on it ends."""
-        self.counters.drop_gauges(listener=self.state.name)
-        self.draining = True
-        self.stop()
-        self._socket.close()
-        self._retire_step(monotonic() + seconds)
-
-    def _retire_step(self, until: float) -> None:
-        now = monotonic()
-        for connection in list(self.connections):
-            connection.drain(now)
-        if self.busy and now < until:
-            self._loop.call_later(_RETIRE_CHECK, self._retire_step, until)
-        else:
-            self._break()
-
-    def close(self) -> None:
-        """Break what is left and let go of the socket."""
-        self.draining = True
-        self.stop()
-        self.counters.drop_gauges(listener=self.state.name)
-        self._break()
-        self._socket.close()
-
-    def _break(self) -> None:
-        # A handshake under way is not cancelled (see Pool._dial): it ends by itself, and finds the listener closed.
-        self.closed = True
-        for connection in list(self.connections):
-            connection.abort()
