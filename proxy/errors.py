@@ -76,6 +76,10 @@ BAD_REQUEST = ErrorKind("bad_request", "downstream", "DPE", 400, 13, "the reques
 HEADERS_TOO_LARGE = ErrorKind(
     "headers_too_large", "downstream", "DPE", 431, 13, "the request's header section is too large"
 )
+URI_TOO_LONG = ErrorKind("uri_too_long", "downstream", "DPE", 414, 13, "the request's target is too long")
+EXPECTATION_FAILED = ErrorKind(
+    "expectation_failed", "downstream", "DPE", 417, 13, "no expectation but 100-continue can be met"
+)
 REQUEST_HEADERS_TIMEOUT = ErrorKind(
     "request_headers_timeout",
     "downstream",

@@ -57,7 +57,11 @@ class ClusterState:
         "connections_total",
         "draw",
         "endpoints",
+        "idle_timeout",
         "latency",
+        "max_requests",
+        "max_requests_per_connection",
+        "max_retries",
         "name",
         "outlier",
         "pending",
@@ -71,8 +75,7 @@ class ClusterState:
     def __init__(self, config: Cluster, counters: Counters, draw: Callable[[], float]) -> None:
         name = config.name
         self.name = name
-        self.config = config
-        self.outlier = config.outlier_detection
+        self._take_over(config)
         self.draw = draw
         self.endpoints: dict[Address, Endpoint] = {}
         self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw)
@@ -87,6 +90,14 @@ class ClusterState:
         self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)
         self.latency = counters.histogram("upstream_rq_seconds", cluster=name)
 
+    def _take_over(self, config: Cluster) -> None:
+        self.config = config
+        self.outlier = config.outlier_detection
+        self.max_requests = config.circuit_breakers.max_requests
+        self.max_retries = config.circuit_breakers.max_retries
+        self.max_requests_per_connection = config.max_requests_per_connection
+        self.idle_timeout = config.idle_timeout
+
     def enter(self, counters: Counters) -> None:
         """The cluster is in service from now on."""
         counters.gauge(lambda: self.active, "upstream_rq_active", cluster=self.name)
@@ -95,8 +106,7 @@ class ClusterState:
     def configure(self, config: Cluster) -> None:
         """Take over a changed Cluster resource; endpoints and connections stay."""
         rebuild = config.lb_policy != self.config.lb_policy
-        self.config = config
-        self.outlier = config.outlier_detection
+        self._take_over(config)
         if rebuild:
             self.rebuild()
 

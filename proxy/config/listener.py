@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy.config.model import Address, DownstreamTls
-from proxy.config.route import RouteConfiguration
+from proxy.config.route import RouteConfiguration, WeightedCluster
 
 ClientCertDetails = Literal["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
+EscapedSlashesAction = Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
+UnderscoresAction = Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"]
+ServerHeader = Literal["OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +53,72 @@ class HttpConnectionManager:
     tracing: bool = False
     generate_request_id: bool = True
     preserve_external_request_id: bool = False
+    always_set_request_id_in_response: bool = False
     use_remote_address: bool = False
+    xff_num_trusted_hops: int = 0
+    skip_xff_append: bool = False
+    via: str = ""
+    # upgrade_configs: the protocols (lower case; "connect" for CONNECT) that are passed on where a route says nothing.
+    upgrades: frozenset[str] = frozenset()
     server_name: str = "pillion"
+    server_header_transformation: ServerHeader = "OVERWRITE"
     forward_client_cert_details: ClientCertDetails = "SANITIZE"
     # Which parts set_current_client_cert_details asks for, besides By and Hash: "subject", "uri", "cert", "dns".
     set_current_client_cert_details: tuple[str, ...] = ()
     idle_timeout: float = 3600.0
     stream_idle_timeout: float = 300.0
-    request_headers_timeout: float = 0.0
+    # Envoy's is 0: there only stream_idle_timeout bounds a head that comes slowly.
+    request_headers_timeout: float = 60.0
+    request_timeout: float = 0.0
+    max_stream_duration: float = 0.0
+    max_connection_duration: float = 0.0
+    max_requests_per_connection: int = 0
     drain_timeout: float = 5.0
+    delayed_close_timeout: float = 1.0
     max_request_headers_bytes: int = 60 * 1024
     max_headers_count: int = 100
+    headers_with_underscores_action: UnderscoresAction = "ALLOW"
+    normalize_path: bool = False
+    merge_slashes: bool = False
+    path_with_escaped_slashes_action: EscapedSlashesAction = "KEEP_UNCHANGED"
+    strip_matching_host_port: bool = False
+    strip_any_host_port: bool = False
+    # http_protocol_options
+    allow_absolute_url: bool = True
+    accept_http_10: bool = False
+    default_host_for_http_10: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxy:
+    """envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy: bytes both ways, whatever they mean.
+
+    A single `cluster` is one entry of weight 1. Zero disables a timeout.
+    """
+
+    # Envoy demands it and names its statistics by it; ours carry the listener's name.
+    stat_prefix: str
+    clusters: tuple[WeightedCluster, ...]
+    access_logs: tuple[AccessLog, ...] = ()
+    idle_timeout: float = 3600.0
+    max_connect_attempts: int = 1
+    max_downstream_connection_duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """envoy.config.listener.v3.FilterChain with one terminal network filter."""
+    """envoy.config.listener.v3.FilterChain with one terminal network filter: exactly one of `http` and `tcp` is set."""
 
-    http: HttpConnectionManager
+    http: HttpConnectionManager | None = None
     tls: DownstreamTls | None = None
     transport_socket_connect_timeout: float = 15.0
+    tcp: TcpProxy | None = None
+
+    @property
+    def access_logs(self) -> tuple[AccessLog, ...]:
+        """Those of the filter, whichever it is."""
+        terminal = self.http or self.tcp
+        return terminal.access_logs if terminal is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

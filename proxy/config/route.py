@@ -56,15 +56,49 @@ class WeightedCluster:
     weight: int = 1
 
 
+AppendAction = Literal["APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderValueOption:
+    """envoy.config.core.v3.HeaderValueOption. `name` is lower case; `value` may hold command operators, as in an
+    access log. A value that comes out empty is not added, unless `keep_empty_value`."""
+
+    name: str
+    value: str
+    append_action: AppendAction = "APPEND_IF_EXISTS_OR_ADD"
+    keep_empty_value: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMutations:
+    """The request_headers_to_add and _to_remove, response_headers_to_add and _to_remove of a route, a virtual host or
+    a route configuration. Names are lower case."""
+
+    request_add: tuple[HeaderValueOption, ...] = ()
+    request_remove: tuple[str, ...] = ()
+    response_add: tuple[HeaderValueOption, ...] = ()
+    response_remove: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardAction:
-    """envoy.config.route.v3.RouteAction. `timeout` covers the whole request, tries included; 0 disables it."""
+    """envoy.config.route.v3.RouteAction. `timeout` is for the answer, tries included, from the end of the request on;
+    0 disables it.
+
+    `idle_timeout` and `max_stream_duration` stand in place of the listener's stream_idle_timeout and
+    max_stream_duration; None leaves those, 0 disables. `auto_host_rewrite`: the endpoint's host name is sent."""
 
     clusters: tuple[WeightedCluster, ...]
     timeout: float = 15.0
     retry: RetryPolicy | None = None
     prefix_rewrite: str | None = None
     host_rewrite: str | None = None
+    # upgrade_configs: (lower-case protocol, whether it is passed on), which go before the listener's.
+    upgrades: tuple[tuple[str, bool], ...] = ()
+    auto_host_rewrite: bool = False
+    idle_timeout: float | None = None
+    max_stream_duration: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +116,7 @@ class Route:
     match: RouteMatch
     action: ForwardAction | DirectResponse
     name: str = ""
+    headers: HeaderMutations = HeaderMutations()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +126,19 @@ class VirtualHost:
     name: str
     domains: tuple[str, ...]
     routes: tuple[Route, ...]
+    headers: HeaderMutations = HeaderMutations()
 
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """envoy.config.route.v3.RouteConfiguration."""
+    """envoy.config.route.v3.RouteConfiguration. Header mutations of a route come first, its configuration's last;
+    `most_specific_header_mutations_wins` turns that around."""
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...]
     ignore_port_in_host_matching: bool = False
+    headers: HeaderMutations = HeaderMutations()
+    most_specific_header_mutations_wins: bool = False
 
     def clusters(self) -> frozenset[str]:
         """The names of every cluster that a route refers to."""

@@ -61,14 +61,18 @@ NO_TRAILERS: Final = frozenset((
 """Ordinary fields that must not come in a trailer section, where whoever merges it would believe them late: framing,
 routing, authentication, modifiers and content (RFC 9110 §6.5.1)."""
 
+SECRET: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key"))
+"""Fields whose values are kept no longer than their message."""
+
 _MAX_INTERNED: Final = 4096
 _spellings: dict[bytes, tuple[bytes, int]] = {}
 
 
 def classify(name: bytes) -> tuple[bytes, int]:
-    """(lower-case name, kind) for any spelling of a header name.
+    """(lower-case name, kind) for any spelling of a header name, which must be a token: what is in the table of
+    spellings is not checked again.
 
-    The table of spellings is bounded: names beyond it are computed each time.
+    The table is bounded: names beyond it are computed each time.
     """
     known = _spellings.get(name)
     if known is None:

@@ -9,13 +9,17 @@ from proxy.http.headers import Headers, find
 UNTIL_CLOSE: Final = -1
 CHUNKED: Final = -2
 """Values of `length` beside a byte count: the body ends with the connection, or with the last chunk."""
+NO_UPGRADE: Final = b""
+CONNECT: Final = b"connect"
+"""Values of `upgrade` beside a protocol's lower-case name: none is asked for, or what CONNECT asks for."""
 
 
 class RequestHead:
     """A request's method, target and headers, with what concerned only this hop taken out of `headers`.
 
-    `length` is the body's: bytes, or CHUNKED. `authority` and `target` (path and query) are as received, but an
-    absolute-form target has been split into the two (RFC 9112 §3.2.2).
+    `length` is the body's: bytes, or CHUNKED. `upgrade` names the protocol that the client would rather speak.
+    `authority` and `target` (path and query) are as received, but an absolute-form target has been split into the two
+    (RFC 9112 §3.2.2).
     """
 
     __slots__ = (
@@ -32,6 +36,7 @@ class RequestHead:
         "target",
         "te_trailers",
         "traceparent",
+        "upgrade",
     )
 
     def __init__(self, method: bytes, target: bytes, authority: bytes, headers: Headers) -> None:
@@ -48,6 +53,7 @@ class RequestHead:
         self.request_id: bytes | None = None
         self.forwarded_proto: bytes | None = None
         self.client_cert: bytes | None = None
+        self.upgrade = NO_UPGRADE
 
     @property
     def path(self) -> bytes:
@@ -79,7 +85,7 @@ _LIFTED: Final = {
 class ResponseHead:
     """A response's status and headers. `length` is the body's: bytes, CHUNKED or UNTIL_CLOSE."""
 
-    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "status", "unsent")
+    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "server", "status", "unsent", "upgrade")
 
     def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
         self.status = status
@@ -88,28 +94,37 @@ class ResponseHead:
         self.length = 0
         self.keep_alive = True
         self.dated = False
+        self.server: bytes | None = None
         self.unsent: bytes | None = None
+        self.upgrade = NO_UPGRADE
 
 
-class RequestMessage:
-    """A request as far as it has arrived. The reader appends to `body`; its owner takes the chunks out."""
+class Message:
+    """A request or response as far as it has arrived. The reader appends to `body`; its owner takes the chunks out."""
 
-    __slots__ = ("body", "done", "head", "trailers")
+    __slots__ = ("body", "done", "trailers")
+
+    def __init__(self) -> None:
+        self.body: list[bytes] = []
+        self.trailers: Headers = []
+        self.done = False
+
+
+class RequestMessage(Message):
+    """A request."""
+
+    __slots__ = ("head",)
 
     def __init__(self, head: RequestHead) -> None:
+        super().__init__()
         self.head = head
-        self.body: list[bytes] = []
-        self.trailers: Headers = []
-        self.done = False
 
 
-class ResponseMessage:
-    """A response as far as it has arrived; the same for responses."""
+class ResponseMessage(Message):
+    """A response."""
 
-    __slots__ = ("body", "done", "head", "trailers")
+    __slots__ = ("head",)
 
     def __init__(self, head: ResponseHead) -> None:
+        super().__init__()
         self.head = head
-        self.body: list[bytes] = []
-        self.trailers: Headers = []
-        self.done = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from proxy.config.route import DirectResponse, ForwardAction, Route, RouteConfiguration, VirtualHost
+from proxy.config.route import DirectResponse, ForwardAction, RetryPolicy, Route, RouteConfiguration, VirtualHost
 from proxy.routing.matchers import Predicate, Request, route
 
 Target = TypeVar("Target")
@@ -24,8 +24,11 @@ class CompiledRoute(Generic[Target]):
         "name",
         "prefix",
         "prefix_rewrite",
+        "retry",
         "targets",
+        "timeout",
         "total",
+        "upgrades",
     )
 
     def __init__(self, config: Route, resolve: Callable[[str], Target]) -> None:
@@ -38,6 +41,9 @@ class CompiledRoute(Generic[Target]):
         self.host_rewrite: bytes | None = None
         self.targets: tuple[tuple[int, Target], ...] = ()
         self.total = 0
+        self.timeout = 0.0
+        self.retry: RetryPolicy | None = None
+        self.upgrades: dict[bytes, bool] = {}
         if self.forward is not None:
             targets = []
             for cluster in self.forward.clusters:
@@ -45,6 +51,9 @@ class CompiledRoute(Generic[Target]):
                 if cluster.weight:
                     targets.append((self.total, resolve(cluster.name)))
             self.targets = tuple(targets)
+            self.timeout = self.forward.timeout
+            self.retry = self.forward.retry
+            self.upgrades = {name.encode(): enabled for name, enabled in self.forward.upgrades}
             if self.forward.prefix_rewrite is not None:
                 self.prefix_rewrite = self.forward.prefix_rewrite.encode()
             if self.forward.host_rewrite is not None:

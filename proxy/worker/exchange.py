@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.config.route import DirectResponse
-from proxy.http.heads import ResponseHead, ResponseMessage
+from proxy.http.heads import NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.telemetry import trace
 from proxy.worker.forward import append_forwarded_for, request_id, request_lines
 from proxy.worker.recovery import Recovery
@@ -41,13 +41,15 @@ class Exchange(Recovery):
                 head.headers = [pair for pair in head.headers if pair[0] != b"tracestate"]
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
             self.request_id = request_id()
-        if state.config.use_remote_address:
+        if state.use_remote_address:
             append_forwarded_for(self)
-        if head.method == b"CONNECT":
-            self.downstream.closing = True  # what follows is not HTTP
-            self.reply(errors.CONNECT_NOT_ALLOWED)
-            return
         self.route = route = state.routes.match(head)
+        if head.upgrade and not self._may_upgrade(head.upgrade):
+            if head.method == b"CONNECT":
+                self.downstream.closing = True  # what follows is not HTTP
+                self.reply(errors.CONNECT_NOT_ALLOWED)
+                return
+            head.upgrade = NO_UPGRADE  # RFC 9110 §7.8: a server may ignore it
         if route is None:
             self.reply(errors.NO_ROUTE)
             return
@@ -57,21 +59,28 @@ class Exchange(Recovery):
                 self.flags, self.details = answer.flag, answer.details
                 self._respond_whole(ResponseHead(answer.status, b"", answer.headers), answer.body)
                 return
-        action = route.forward
-        if action is None:
+        if route.forward is None:
             direct = route.action
             assert isinstance(direct, DirectResponse)
             self._respond_whole(ResponseHead(direct.status, b"", []), direct.body)
             return
         self.cluster = cluster = route.target(random)
-        if cluster.active >= cluster.config.circuit_breakers.max_requests:
+        if cluster.active >= cluster.max_requests:
             self.cluster = None  # it is not counted among the cluster's active ones
             self.reply(errors.OVERFLOW, f"cluster {cluster.name}: max_requests")
             return
         cluster.active += 1
-        if action.timeout:
-            self.request_deadline = self.started + action.timeout
+        if route.timeout:
+            self.request_deadline = self.started + route.timeout
         self._try()
+
+    def _may_upgrade(self, upgrade: bytes) -> bool:
+        """Whether the route, or else the listener, lets this protocol through (upgrade_configs)."""
+        route = self.route
+        if route is None or route.forward is None:
+            return False
+        allowed = route.upgrades.get(upgrade)
+        return upgrade in self.state.upgrades if allowed is None else allowed
 
     def _try(self) -> None:
         """Pick an endpoint and get a connection to it."""
@@ -119,8 +128,12 @@ class Exchange(Recovery):
         """The chunks of the body that have arrived, kept for another try while they are few."""
         message = self.message
         chunks, message.body = message.body, []
-        size = sum(map(len, chunks))
+        size = 0
+        for chunk in chunks:
+            size += len(chunk)
         self.bytes_received += size
+        if self.response_started:
+            return chunks
         self._body_size += size
         if self._body_size > REPLAY_LIMIT:
             self._replay = None
@@ -139,7 +152,7 @@ class Exchange(Recovery):
             if not upstream.sent_all and (message.body or message.done):
                 upstream.send(self._take() if message.body else [], message.done, message.trailers)
         elif not self.ended:
-            self._waited = sum(map(len, message.body))
+            self._waited = sum([len(chunk) for chunk in message.body])
             if self._waited > REPLAY_LIMIT:
                 self.downstream.pause_request()
 
@@ -148,6 +161,12 @@ class Exchange(Recovery):
         self.reply(errors.BAD_REQUEST, error)
 
     # ---- the way down
+
+    def on_interim(self, heads: list[ResponseHead]) -> None:
+        """Informational responses arrived. 100 is dropped: the client had it from us, if it asked (RFC 9110 §15.2)."""
+        for head in heads:
+            if head.status != 100:
+                self.downstream.interim(head)
 
     def on_response(self, message: ResponseMessage) -> None:
         """More of the response arrived; its head the first time."""
@@ -169,11 +188,29 @@ class Exchange(Recovery):
             self.status = head.status
             for http_filter in self.state.filters_reversed:
                 http_filter.on_response(head)
+            if head.upgrade:
+                self._switch(head, chunks, message.done)
+                return
             if message.done and not self.message.done:
                 downstream.closing = True  # the rest of the request is not waited for, and the client is told
             downstream.respond(self, head, chunks, message.done, message.trailers)
         if message.done:
             self._complete()
+
+    def _switch(self, head: ResponseHead, chunks: list[bytes], done: bool) -> None:
+        """The upstream agreed to another protocol: bytes both ways from now on, until one side ends. The route's
+        timeout was for the answer; what is left is the stream idle timeout, as in Envoy."""
+        downstream, upstream = self.downstream, self.upstream
+        assert upstream is not None
+        self.tunnel = True
+        self.request_deadline = 0.0
+        upstream.switch()
+        downstream.respond(self, head, chunks, done, [])
+        if done:
+            self._complete()
+            return
+        downstream.switch()
+        self.on_request_more()
 
     def _complete(self) -> None:
         """The response is whole. The request may not be: then neither connection can be used again."""

@@ -108,7 +108,7 @@ class Pool:
                 "server_hostname": transport.sni,
                 "ssl_handshake_timeout": max(until - monotonic(), 0.001),
             }
-        await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)
+        await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)  # type: ignore[type-var]
 
     def _identify(self, connection: Upstream, transport: Transport) -> None:
         peer = tls.Peer(connection.transport.get_extra_info("ssl_object"))

@@ -1,4 +1,4 @@
-"""What the access log reads of an exchange (telemetry.access_log.Record), computed only if the format asks for it."""
+"""The state of an exchange, and what the access log reads of it (telemetry.access_log.Record)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,85 @@ from proxy.http.headers import find
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
-    from proxy.http.heads import RequestHead, ResponseHead
+    from proxy.http.heads import RequestHead, RequestMessage, ResponseHead
     from proxy.routing.table import CompiledRoute
     from proxy.telemetry.trace import Trace
     from proxy.worker.downstream import Downstream
+    from proxy.worker.tables import ListenerState
+    from proxy.worker.upstream import Upstream
 
 _EPOCH: Final = time() - monotonic()
 
 
 class Record:
-    """The base of Exchange, which has the attributes."""
+    """The base of Exchange: its state, and what the access log reads of it."""
 
-    __slots__ = ()
+    __slots__ = (
+        "_body_size",
+        "_replay",
+        "_retries",
+        "_retrying",
+        "_stale_retried",
+        "_tried",
+        "_waited",
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "cluster",
+        "details",
+        "downstream",
+        "duration",
+        "ended",
+        "endpoint",
+        "flags",
+        "head",
+        "message",
+        "request_deadline",
+        "request_id",
+        "response_head",
+        "response_started",
+        "route",
+        "started",
+        "state",
+        "status",
+        "trace",
+        "tunnel",
+        "upstream",
+        "waiting",
+    )
 
-    if TYPE_CHECKING:
-        cluster: ClusterState | None
-        downstream: Downstream
-        endpoint: Endpoint | None
-        head: RequestHead
-        request_id: bytes | None
-        response_head: ResponseHead | None
-        route: CompiledRoute[ClusterState] | None
-        started: float
-        trace: Trace | None
+    def __init__(self, downstream: Downstream, state: ListenerState, message: RequestMessage) -> None:
+        self.downstream = downstream
+        self.state = state
+        self.message = message
+        self.head: RequestHead = message.head
+        self.started = monotonic()
+        self.duration = 0.0
+        self.request_deadline = 0.0
+        self.route: CompiledRoute[ClusterState] | None = None
+        self.cluster: ClusterState | None = None
+        self.endpoint: Endpoint | None = None
+        self.upstream: Upstream | None = None
+        self.waiting = False
+        self.attempts = 0
+        self.status = 0
+        self.flags = ""
+        self.details = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.request_id = self.head.request_id
+        self.trace: Trace | None = None
+        self.response_head: ResponseHead | None = None
+        self.response_started = False
+        self.ended = False
+        self.tunnel = False
+        self._tried: tuple[Endpoint, ...] = ()
+        self._replay: list[bytes] | None = None
+        self._body_size = 0
+        self._waited = 0
+        self._retries = 0
+        self._retrying = False
+        self._stale_retried = False
 
     @property
     def start_time(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy import errors
@@ -13,91 +12,22 @@ from proxy.policy import retry
 from proxy.worker.record import Record
 
 if TYPE_CHECKING:
-    from proxy.cluster.state import ClusterState, Endpoint
     from proxy.config.route import RetryPolicy
-    from proxy.http.heads import RequestHead, RequestMessage
-    from proxy.routing.table import CompiledRoute
-    from proxy.telemetry import trace
-    from proxy.worker.downstream import Downstream
-    from proxy.worker.tables import ListenerState
-    from proxy.worker.upstream import Upstream
 
 
 class Recovery(Record):
-    """The base of Exchange: its state, and its ways out. Exchange makes the tries."""
+    """The base of Exchange: its ways out. Exchange makes the tries."""
 
-    __slots__ = (
-        "_body_size",
-        "_replay",
-        "_retries",
-        "_retrying",
-        "_stale_retried",
-        "_tried",
-        "_waited",
-        "attempts",
-        "bytes_received",
-        "bytes_sent",
-        "cluster",
-        "details",
-        "downstream",
-        "duration",
-        "ended",
-        "endpoint",
-        "flags",
-        "head",
-        "message",
-        "request_deadline",
-        "request_id",
-        "response_head",
-        "response_started",
-        "route",
-        "started",
-        "state",
-        "status",
-        "trace",
-        "upstream",
-        "waiting",
-    )
+    __slots__ = ()
 
-    def __init__(self, downstream: Downstream, state: ListenerState, message: RequestMessage) -> None:
-        self.downstream = downstream
-        self.state = state
-        self.message = message
-        self.head: RequestHead = message.head
-        self.started = monotonic()
-        self.duration = 0.0
-        self.request_deadline = 0.0
-        self.route: CompiledRoute[ClusterState] | None = None
-        self.cluster: ClusterState | None = None
-        self.endpoint: Endpoint | None = None
-        self.upstream: Upstream | None = None
-        self.waiting = False
-        self.attempts = 0
-        self.status = 0
-        self.flags = ""
-        self.details = ""
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.request_id = self.head.request_id
-        self.trace: trace.Trace | None = None
-        self.response_head: ResponseHead | None = None
-        self.response_started = False
-        self.ended = False
-        self._tried: tuple[Endpoint, ...] = ()
-        self._replay: list[bytes] | None = None
-        self._body_size = 0
-        self._waited = 0
-        self._retries = 0
-        self._retrying = False
-        self._stale_retried = False
+    def _try(self) -> None:
+        raise NotImplementedError
 
-    if TYPE_CHECKING:
+    def _respond_whole(self, head: ResponseHead, body: bytes) -> None:
+        raise NotImplementedError
 
-        def _try(self) -> None: ...
-
-        def _respond_whole(self, head: ResponseHead, body: bytes) -> None: ...
-
-        def _finish(self, keep: bool) -> None: ...
+    def _finish(self, keep: bool) -> None:
+        raise NotImplementedError
 
     def _judge(self, head: ResponseHead) -> bool:
         """Health and retry decide on a response head. True: it is dropped and the request goes elsewhere."""
@@ -188,8 +118,7 @@ class Recovery(Record):
         self._finish(False)
 
     def _policy(self) -> RetryPolicy | None:
-        route = self.route
-        return route.forward.retry if route is not None and route.forward is not None else None
+        return self.route.retry if self.route is not None else None
 
     def _may_retry_unsent(self) -> bool:
         policy = self._policy()
@@ -211,7 +140,7 @@ class Recovery(Record):
         assert cluster is not None
         if self._body_size and self._replay is None:
             return False
-        if not self._retrying and cluster.retrying >= cluster.config.circuit_breakers.max_retries:
+        if not self._retrying and cluster.retrying >= cluster.max_retries:
             self.flags = errors.OVERFLOW.flag
             return False
         return True

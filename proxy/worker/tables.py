@@ -74,6 +74,8 @@ class ListenerState:
         "routes",
         "server_line",
         "tracing",
+        "upgrades",
+        "use_remote_address",
         "verify",
     )
 
@@ -90,6 +92,7 @@ class ListenerState:
         files: LogFiles,
     ) -> None:
         config = listener.filter_chain.http
+        assert config is not None
         name = listener.name
         self.name = name
         self.config = config
@@ -103,6 +106,8 @@ class ListenerState:
         self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
         self.filters_reversed = self.filters[::-1]
         self.tracing = config.tracing
+        self.upgrades = frozenset(name.encode() for name in config.upgrades)
+        self.use_remote_address = config.use_remote_address
         self.make_request_id = config.generate_request_id
         # A request id is kept when it comes from the mesh (a verified peer) or from the app beside us; an edge
         # listener (use_remote_address) replaces it unless told otherwise, as Envoy does.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from proxy.http.h1 import write
-from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
@@ -22,9 +21,11 @@ MAX_RESPONSE_HEAD = 60 * 1024
 MAX_RESPONSE_FIELDS = 100
 
 
-class Upstream(asyncio.Protocol):
-    """One connection of one endpoint. `usable`: idle and good for another request. `trusted`: mutual TLS with a
-    verified peer, so that what sidecars tell each other in headers counts."""
+class Upstream:
+    """One connection of one endpoint; an asyncio.Protocol, without the base class, which cannot be compiled.
+
+    `usable`: idle and good for another request. `trusted`: mutual TLS with a verified peer, so that what sidecars tell
+    each other in headers counts."""
 
     __slots__ = (
         "_answered",
@@ -32,6 +33,7 @@ class Upstream(asyncio.Protocol):
         "_pool",
         "_read_paused",
         "_requests",
+        "_tunnel",
         "cluster",
         "deadline",
         "endpoint",
@@ -61,6 +63,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = False
         self._read_paused = False
         self._requests = 0
+        self._tunnel = False
         self.sent_all = True
 
     # ---- requests
@@ -84,7 +87,7 @@ class Upstream(asyncio.Protocol):
         self._requests += 1
         self._chunked = head.length == CHUNKED
         self.sent_all = done
-        self.reader.expect(head.method)
+        self.reader.expect(head.method, head.upgrade)
         data = write.request_bytes(head, target, authority, extra)
         if chunks or self._chunked:
             data += self._body(chunks, done, trailers)
@@ -96,6 +99,14 @@ class Upstream(asyncio.Protocol):
         data = self._body(chunks, done, trailers)
         if data:
             self.transport.write(data)
+        if done and self._tunnel and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def switch(self) -> None:
+        """The connection is a tunnel now: `send` takes bytes as they are, and its end is passed on."""
+        self._tunnel = True
+        self._chunked = False
+        self.sent_all = False
 
     def _body(self, chunks: list[bytes], done: bool, trailers: Headers) -> bytes:
         if not self._chunked:
@@ -107,7 +118,7 @@ class Upstream(asyncio.Protocol):
         """Request and response are complete: back to the pool, or closed."""
         self.exchange = None
         message = self.reader.message
-        limit = self.cluster.config.max_requests_per_connection
+        limit = self.cluster.max_requests_per_connection
         if (
             message is None
             or not message.done
@@ -147,8 +158,13 @@ class Upstream(asyncio.Protocol):
         except ProtocolError as error:
             self._broken(exchange, str(error))
             return
+        if exchange is None:
+            return
+        if reader.interim:
+            heads, reader.interim = reader.interim, []
+            exchange.on_interim(heads)
         message = reader.message
-        if message is not None and exchange is not None:
+        if message is not None:
             exchange.on_response(message)
 
     def _broken(self, exchange: Exchange | None, text: str) -> None:
@@ -168,7 +184,6 @@ class Upstream(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self.usable = False
         self.deadline = 0.0
-        self.reader.close()
         self._pool.closed(self)
         refused = not self._answered and self._requests <= 1 and tls.refuses_us(exc)
         if refused and exc is not None:
@@ -207,7 +222,7 @@ class Upstream(asyncio.Protocol):
 
     def rest(self) -> None:
         """Idle in the pool: close after the cluster's idle timeout."""
-        idle = self.cluster.config.idle_timeout
+        idle = self.cluster.idle_timeout
         if idle:
             self.deadline = monotonic() + idle
             self._pool.timers.watch(self)

@@ -3,135 +3,127 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from typing import Final
 
-from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
-
+from proxy import errors
 from proxy.http import headers as names
-from proxy.http.h1.reader import SLICE, ProtocolError, Reader
+from proxy.http.h1.fields import TOKEN, ProtocolError, split_block
+from proxy.http.h1.reader import HEAD, RAW, Reader
 from proxy.http.headers import tokens
-from proxy.http.heads import RequestHead, RequestMessage
+from proxy.http.heads import CONNECT, RequestHead, RequestMessage
+
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+"""Those that need no look at their characters."""
+_MAX_EMPTY_LINES: Final = 4
 
 
 class RequestReader(Reader):
-    """The server side of one connection. Complete and growing requests queue up in `messages`, oldest first."""
+    """The server side of one connection. `message` is the request under way, from its head on. When it is done, what
+    follows waits until `next` asks for it, or `tunnel` takes it for something else than HTTP."""
 
-    __slots__ = ("_message", "_parser", "_url", "messages")
+    __slots__ = ("_empty_lines", "message")
 
     def __init__(self, max_size: int, max_count: int) -> None:
         super().__init__(max_size, max_count)
-        self.messages: deque[RequestMessage] = deque()
-        self._message: RequestMessage | None = None
-        self._url: bytes | None = None
-        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self.message: RequestMessage | None = None
+        self._empty_lines = 0
 
-    @property
-    def in_head(self) -> bool:
-        """Whether a request's head has begun and is not complete."""
-        return self._in_head and self._fed > 0
+    def next(self) -> None:
+        """Let go of the message, which is done, and read on. Raises ProtocolError."""
+        self.message = None
+        self._state = HEAD
+        rest, at = self._rest, self._at
+        if len(rest) > at:
+            self._rest, self._at = b"", 0
+            self._parse(rest, at)
 
-    def feed(self, data: bytes) -> None:
-        """Parse what arrived. Raises ProtocolError; messages completed before the error stay queued."""
-        if self._in_head and len(data) > SLICE:
-            for start in range(0, len(data), SLICE):
-                self._feed(data[start : start + SLICE])
-        else:
-            self._feed(data)
+    def tunnel(self) -> None:
+        """The message, which is done, goes on as plain bytes: its body, until `end`."""
+        message = self.message
+        assert message is not None
+        message.done = False
+        self._reading = message
+        self._state = RAW
+        rest, at = self._rest, self._at
+        self._rest, self._at = b"", 0
+        self._parse(rest, at)
 
-    def _feed(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:
-            raise ProtocolError("data after the end of the connection")
-        self._fed += len(data)
-        rest: bytes | memoryview = data
-        while rest:
-            try:
-                parser.feed_data(rest)
-                break
-            except HttpParserUpgrade as upgrade:
-                # llhttp stops at every Upgrade field. Without a route that asks for it the field is dropped and the
-                # message is an ordinary request (RFC 9110 §7.8).
-                rest = memoryview(rest)[upgrade.args[0] :]
-            except HttpParserInvalidMethodError as error:
-                raise ProtocolError(_other_protocol(data) or f"unknown method: {error}") from None
-            except HttpParserError as error:
-                context = error.__context__
-                if isinstance(context, ProtocolError):
-                    raise context from None
-                raise ProtocolError(_other_protocol(data) or str(error)) from None
-        if self._fed > self._max_size:
-            self._check_fed()
+    def end(self) -> bool:
+        """The client will send no more: True when that completes a message."""
+        message = self.message
+        if self._state != RAW or message is None:
+            return False
+        self._end()
+        return True
 
-    def close(self) -> None:
-        """Break the cycle between reader and parser."""
-        self._parser = None
+    def _on_empty_line(self) -> None:
+        # RFC 9112 §2.2: some old clients send one after a body.
+        self._empty_lines += 1
+        if self._empty_lines > _MAX_EMPTY_LINES:
+            raise ProtocolError("empty lines where a request line is due (RFC 9112 §2.2)")
 
-    # ---- httptools callbacks
+    def _on_partial_head(self, start: bytes) -> None:
+        """Another protocol is told so at once, not when its client gives up."""
+        if start != b"\r" and TOKEN.match(start) is None:
+            raise ProtocolError(_other_protocol(start) or "a request line that begins with no method (RFC 9112 §3)")
 
-    def on_url(self, part: bytes) -> None:
-        self._url = part if self._url is None else self._url + part
+    def _on_start_line(self, line: bytes) -> None:
+        _split_start(line)
 
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        assert parser is not None
-        self._check_size()
-        version = parser.get_http_version()
-        http10 = version == "1.0"
-        if not http10 and version != "1.1":
-            raise ProtocolError(f"HTTP version {version} (RFC 9112 §2.3)")
+    def _on_head(self, block: bytes) -> None:
+        lines = split_block(block) if block[0] > 32 else _no_lines(block)
+        start = lines[0]
+        parts = _split_start(start)
+        method, target = parts[0], parts[1]
+        http10 = parts[2] == b"HTTP/1.0"
+        self._read_fields(lines)
+        self._empty_lines = 0
         keep_alive = self._persistence(http10)
-        url = self._url or b""
-        head = RequestHead(parser.get_method(), url, b"", self._headers)
+        head = RequestHead(method, target, b"", self._headers)
         head.http10 = http10
         head.keep_alive = keep_alive
         if self._content_length is not None or self._transfer_encoding is not None:
             head.length = self._framing(http10, 0)
+        self._place(head, target)
+        if method == b"CONNECT":
+            if head.length:
+                raise ProtocolError("content in a CONNECT request (RFC 9110 §9.3.6)")
+            head.upgrade = CONNECT
+        self.message = message = RequestMessage(head)
+        self._frame(message, head.length)
+
+    def _place(self, head: RequestHead, target: bytes) -> None:
+        """The fields that were lifted out, each to its attribute."""
         host: bytes | None = None
         for kind, value in self._special:
             if kind == names.HOST:
                 if host is not None:
                     raise ProtocolError("more than one host (RFC 9112 §3.2)")
                 host = value
+            elif kind == names.TRACEPARENT:
+                # Two of them: the trace is broken, restart it (W3C Trace Context §3.2).
+                head.traceparent = value if head.traceparent is None else b""
+            elif kind == names.REQUEST_ID:
+                head.request_id = value
+            elif kind == names.FORWARDED_PROTO:
+                head.forwarded_proto = value
             else:
-                self._note(head, kind, value)
-        self._address(head, url, host, http10)
-        if parser.should_upgrade() and head.length != 0:
-            raise ProtocolError("an upgrade request with a body")
-        self._message = message = RequestMessage(head)
-        self._trailers = message.trailers
-        self._in_head = False
-        self._fed = 0
-        self.messages.append(message)
+                self._place_rare(head, kind, value)
+        if host is None and not head.http10:
+            raise ProtocolError("no host (RFC 9112 §3.2)")
+        if target[0] == 47:  # "/": origin-form
+            head.authority = _checked(host or b"")
+            if b"#" in target:
+                raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
+        else:
+            _address(head, target, _checked(host or b""))
 
-    def on_body(self, chunk: bytes) -> None:
-        message = self._message
-        assert message is not None
-        message.body.append(chunk)
-        self._fed = 0
-
-    def on_message_complete(self) -> None:
-        message = self._message
-        assert message is not None
-        message.done = True
-        self._message = None
-        self._url = None
-        self._reset()
-
-    @staticmethod
-    def _note(head: RequestHead, kind: int, value: bytes) -> None:
-        if kind == names.TRACEPARENT:
-            # Two of them: the trace is broken, restart it (W3C Trace Context §3.2).
-            head.traceparent = value if head.traceparent is None else b""
-        elif kind == names.REQUEST_ID:
-            head.request_id = value
-        elif kind == names.FORWARDED_PROTO:
-            head.forwarded_proto = value
-        elif kind == names.CLIENT_CERT:
+    def _place_rare(self, head: RequestHead, kind: int, value: bytes) -> None:
+        if kind == names.CLIENT_CERT:
             head.client_cert = value if head.client_cert is None else head.client_cert + b"," + value
         elif kind == names.EXPECT:
             if value.lower() != b"100-continue":  # RFC 9110 §10.1.1: nothing else is defined
-                raise ProtocolError("an expectation other than 100-continue")
+                raise ProtocolError("an expectation other than 100-continue", errors.EXPECTATION_FAILED)
             head.expect_continue = not head.http10
         elif kind == names.TE:
             head.te_trailers = b"trailers" in tokens(value)
@@ -139,36 +131,69 @@ class RequestReader(Reader):
             head.headers.append((b"server", value))
         elif kind == names.DATE:
             head.headers.append((b"date", value))
+        elif kind == names.UPGRADE and not head.http10 and not head.length and self._asks_upgrade():
+            # With a body it would have to wait for its end; a server may always ignore it (RFC 9110 §7.8).
+            head.upgrade = value.lower() if head.upgrade == b"" else head.upgrade + b"," + value.lower()
 
-    @staticmethod
-    def _address(head: RequestHead, url: bytes, host: bytes | None, http10: bool) -> None:
-        """The four forms of a request target (RFC 9112 §3.2)."""
-        if url[:1] == b"/":
-            if host is None:
-                if not http10:
-                    raise ProtocolError("no host (RFC 9112 §3.2)")
-                host = b""
-        elif url[:7].lower() == b"http://" or url[:8].lower() == b"https://":
-            # absolute-form: its authority wins over Host (RFC 9112 §3.2.2).
-            rest = url[url.index(b"//") + 2 :]
-            cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-            if host is None and not http10:
-                raise ProtocolError("no host (RFC 9112 §3.2)")
-            host, target = rest[:cut], rest[cut:]
-            head.target = target if target[:1] == b"/" else b"/" + target
-            if not host:
-                raise ProtocolError("an absolute request target without authority (RFC 9110 §4.2.1)")
-        elif head.method == b"CONNECT":
-            host = url
-        elif url == b"*" and head.method == b"OPTIONS":
-            host = host or b""
+
+def _split_start(start: bytes) -> list[bytes]:
+    """Method, target and version of a request line."""
+    parts = start.split(b" ")
+    if len(parts) != 3:
+        raise ProtocolError("a request line that is not three words (RFC 9112 §3)")
+    if parts[2] != b"HTTP/1.1" and parts[2] != b"HTTP/1.0":
+        raise ProtocolError(_other_protocol(start) or "a version other than HTTP/1.1 and HTTP/1.0 (RFC 9112 §2.3)")
+    if parts[0] not in _METHODS and TOKEN.fullmatch(parts[0]) is None:
+        raise ProtocolError("a method that is no token (RFC 9110 §9.1)")
+    if not parts[1] or not start.isascii() or b"\t" in start:
+        raise ProtocolError("a request target with characters that no URI has (RFC 3986 §2)")
+    return parts
+
+
+def _no_lines(block: bytes) -> list[bytes]:
+    raise ProtocolError(_other_protocol(block) or "a request line that begins with no method (RFC 9112 §3)")
+
+
+def _address(head: RequestHead, target: bytes, host: bytes) -> None:
+    """The forms of a request target that are not origin-form (RFC 9112 §3.2)."""
+    scheme, found, rest = target.partition(b"://")
+    if found and scheme.lower() in (b"http", b"https"):
+        # absolute-form: its authority wins over Host (RFC 9112 §3.2.2).
+        cut = min([at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0], default=len(rest))
+        host, path = rest[:cut], rest[cut:]
+        if not host:
+            raise ProtocolError("an absolute request target without authority (RFC 9110 §4.2.1)")
+        if path == b"" and head.method == b"OPTIONS":
+            head.target = b"*"  # RFC 9112 §3.2.4
         else:
-            raise ProtocolError("a request target of no known form (RFC 9112 §3.2)")
-        if host not in _hosts:
-            _check_host(host)
-        if b"#" in head.target:
-            raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
-        head.authority = host
+            head.target = path if path[:1] == b"/" else b"/" + path
+    elif head.method == b"CONNECT":
+        host = target
+        if _CONNECT_TO.fullmatch(target) is None:
+            raise ProtocolError("a CONNECT target that is not host:port (RFC 9110 §9.3.6)")
+    elif target != b"*" or head.method != b"OPTIONS":
+        raise ProtocolError("a request target of no known form (RFC 9112 §3.2)")
+    if b"#" in head.target:
+        raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
+    head.authority = _checked(host)
+
+
+def _checked(host: bytes) -> bytes:
+    """RFC 3986 §3.2.2 and §3.2.3, without userinfo (RFC 9110 §4.2.4) and without commas, which would make a list of
+    it. Hosts that passed are remembered, within a bound."""
+    if host not in _hosts:
+        if _HOST.fullmatch(host) is None:
+            raise ProtocolError("no valid host (RFC 9112 §3.2)")
+        if len(_hosts) < _MAX_HOSTS and len(host) <= 256:
+            _hosts.add(host)
+    return host
+
+
+_REG_NAME: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
+_HOST: Final = re.compile(_REG_NAME + rb"(?::[0-9]{0,5})?")
+_CONNECT_TO: Final = re.compile(rb"(?!:)" + _REG_NAME + rb":[0-9]{1,5}")
+_MAX_HOSTS: Final = 4096
+_hosts: set[bytes] = set()
 
 
 def _other_protocol(data: bytes) -> str:
@@ -178,20 +203,6 @@ def _other_protocol(data: bytes) -> str:
     if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446 §5.1)
         return "this port speaks plain HTTP, and the client TLS"
     return ""
-
-
-def _check_host(host: bytes) -> None:
-    """RFC 3986 §3.2.2 and §3.2.3, without userinfo (RFC 9110 §4.2.4) and without commas, which would make a list of
-    it. Hosts that passed are remembered, within a bound."""
-    if _HOST.fullmatch(host) is None:
-        raise ProtocolError("no valid host (RFC 9112 §3.2)")
-    if len(_hosts) < _MAX_HOSTS and len(host) <= 256:
-        _hosts.add(host)
-
-
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
-_MAX_HOSTS: Final = 4096
-_hosts: set[bytes] = set()
 
 
 def no_message() -> RequestMessage:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
 from proxy.http import headers as names
-from proxy.http.h1.reader import ProtocolError, Reader
-from proxy.http.heads import CHUNKED, UNTIL_CLOSE, ResponseHead, ResponseMessage
+from proxy.http.h1.fields import ProtocolError, split_block
+from proxy.http.h1.reader import DONE, HEAD, RAW, Reader
+from proxy.http.headers import tokens
+from proxy.http.heads import CHUNKED, CONNECT, NO_UPGRADE, UNTIL_CLOSE, ResponseHead, ResponseMessage
 
 _MAX_INTERIM: Final = 100
-_NO_CONTENT: Final = frozenset((204, 304))
+_STATUS_LINE: Final = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
+"""RFC 9112 §4. The space before an empty reason is often left out, and nothing can be read into that."""
 # Fields that are lifted out of requests but are ordinary in responses.
 _RESPONSE_FIELDS: Final = {
     names.DATE: b"date",
@@ -19,135 +21,119 @@ _RESPONSE_FIELDS: Final = {
     names.TRACEPARENT: b"traceparent",
     names.FORWARDED_PROTO: b"x-forwarded-proto",
     names.CLIENT_CERT: b"x-forwarded-client-cert",
-    names.UPGRADE: b"upgrade",
     names.HOST: b"host",
     names.EXPECT: b"expect",
     names.TE: b"te",
 }
+_MAX_STATUS_LINES: Final = 64
+_status_lines: dict[bytes, tuple[bool, int, bytes]] = {}
 
 
 class ResponseReader(Reader):
     """The client side of one connection: one response at a time, in `message` from its head on.
 
-    Call `expect` before each request. Informational responses (RFC 9110 §15.2) are read and dropped.
+    Call `expect` before each request. Informational responses (RFC 9110 §15.2) go to `interim`.
     """
 
-    __slots__ = ("_complete", "_expecting", "_interim", "_no_body", "_parser", "_reason", "_stale", "message")
+    __slots__ = ("_interims", "_method", "_upgrade", "interim", "message")
 
     def __init__(self, max_size: int, max_count: int) -> None:
         super().__init__(max_size, max_count)
         self.message: ResponseMessage | None = None
-        self._expecting = False
-        self._no_body = False
-        self._complete = True
-        self._interim = 0
-        self._reason = b""
-        self._stale = False
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self.interim: list[ResponseHead] = []
+        self._interims = 0
+        self._method = b""
+        self._upgrade = NO_UPGRADE
+        self._state = DONE
 
-    def expect(self, method: bytes) -> None:
-        """The next response answers a request with `method`: HEAD has no body whatever its fields say."""
+    def expect(self, method: bytes, upgrade: bytes) -> None:
+        """The next response answers a request with `method`, which asks for the protocol `upgrade`."""
         self.message = None
-        self._expecting = True
-        self._complete = False
-        self._interim = 0
-        self._reason = b""
-        self._no_body = method == b"HEAD"
+        self._interims = 0
+        self._method = method
+        self._upgrade = upgrade
+        self._state = HEAD
 
     def feed(self, data: bytes) -> None:
-        """Parse what arrived. Raises ProtocolError, also for bytes that answer no request."""
-        parser = self._parser
-        if parser is None or not self._expecting or self._complete:
+        """Read what arrived. Raises ProtocolError, also for bytes that answer no request."""
+        super().feed(data)
+        if self._rest:
+            self._rest = b""
             raise ProtocolError("data that answers no request")
-        self._fed += len(data)
-        try:
-            parser.feed_data(data)
-        except HttpParserUpgrade:
-            raise ProtocolError("an upgrade that was not asked for (RFC 9110 §7.8)") from None
-        except HttpParserError as error:
-            context = error.__context__
-            if isinstance(context, ProtocolError):
-                raise context from None
-            raise ProtocolError(str(error)) from None
-        if self._stale:  # llhttp waits for a body that a response to HEAD never has
-            self._stale = False
-            self._parser = HttpResponseParser(self)
-            self._reset()
-        if self._fed > self._max_size:
-            self._check_fed()
 
     def end(self) -> bool:
         """The peer closed: True when that completes the message (RFC 9112 §6.3, no length), else it is cut off."""
-        message = self.message
-        if message is not None and not message.done and message.head.length == UNTIL_CLOSE:
-            message.done = True
-            self._complete = True
-            return True
-        return False
+        if self._state != RAW:
+            return False
+        self._end()
+        return True
 
-    def close(self) -> None:
-        """Break the cycle between reader and parser."""
-        self._parser = None
+    def _on_partial_head(self, start: bytes) -> None:
+        if not start.startswith(b"HTTP/1.") and not b"HTTP/1.".startswith(start):
+            raise ProtocolError("a response that does not begin with HTTP/1. (RFC 9112 §4)")
 
-    # ---- httptools callbacks
+    def _on_start_line(self, line: bytes) -> None:
+        _read_status_line(line)
 
-    def on_status(self, part: bytes) -> None:
-        self._reason += part
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        assert parser is not None
-        if self._complete:
-            raise ProtocolError("a second response to one request")
-        self._check_size()
-        version = parser.get_http_version()
-        http10 = version == "1.0"
-        if not http10 and version != "1.1":
-            raise ProtocolError(f"HTTP version {version} (RFC 9112 §2.3)")
-        status = parser.get_status_code()
+    def _on_head(self, block: bytes) -> None:
+        lines = split_block(block)
+        http10, status, reason = _status_lines.get(lines[0]) or _read_status_line(lines[0])
+        self._read_fields(lines)
         keep_alive = self._persistence(http10)
+        head = ResponseHead(status, reason, self._headers)
         if status < 200:
-            if status < 100 or status == 101:
-                raise ProtocolError(f"status {status} was not asked for")
-            self._interim += 1
-            if self._interim > _MAX_INTERIM:
-                raise ProtocolError(f"more than {_MAX_INTERIM} interim responses")
-            self._in_head = False
+            if status == 101:
+                self._switch(head)
+            else:
+                self._interims += 1
+                if self._interims > _MAX_INTERIM:
+                    raise ProtocolError(f"more than {_MAX_INTERIM} interim responses")
+                self.interim.append(head)
             return
-        head = ResponseHead(status, self._reason, self._headers)
         head.keep_alive = keep_alive
-        head.length = self._framing(http10, UNTIL_CLOSE)
-        if status in _NO_CONTENT:  # RFC 9112 §6.3: no body; a 304's content-length describes the 200
-            if head.length == CHUNKED:
-                raise ProtocolError(f"transfer-encoding in a {status} response (RFC 9112 §6.1)")
-        elif head.length == UNTIL_CLOSE and not self._no_body:
-            head.keep_alive = False
+        head.length = length = self._framing(http10, UNTIL_CLOSE)
         for kind, value in self._special:
             if kind == names.UNSENT:
                 head.unsent = value
+            elif kind == names.SERVER:
+                head.server = value
             elif kind in _RESPONSE_FIELDS:
-                head.dated = head.dated or kind == names.DATE
+                if kind == names.DATE:
+                    head.dated = True
                 head.headers.append((_RESPONSE_FIELDS[kind], value))
         self.message = message = ResponseMessage(head)
-        self._trailers = message.trailers
-        self._in_head = False
-        self._fed = 0
-        if self._no_body:
-            message.done = self._complete = self._stale = True
+        if self._method == b"HEAD":
+            length = 0
+        elif status == 204 or status == 304:  # RFC 9112 §6.3: no body; a 304's content-length describes the 200
+            if length == CHUNKED:
+                raise ProtocolError(f"transfer-encoding in a {status} response (RFC 9112 §6.1)")
+            length = 0
+        elif self._upgrade == CONNECT and status < 300:  # RFC 9112 §6.3: a tunnel, whatever the fields say
+            head.upgrade = CONNECT
+            head.length = length = UNTIL_CLOSE
+        if length == UNTIL_CLOSE:
+            head.keep_alive = False
+        self._frame(message, length)
 
-    def on_body(self, chunk: bytes) -> None:
-        if self._stale:
-            raise ProtocolError("a body in the response to HEAD (RFC 9110 §9.3.2)")
-        message = self.message
-        assert message is not None
-        message.body.append(chunk)
-        self._fed = 0
+    def _switch(self, head: ResponseHead) -> None:
+        """101 (RFC 9110 §15.2.2): the upstream goes on in the protocol that the request asked for."""
+        chosen = b",".join([value.lower() for kind, value in self._special if kind == names.UPGRADE])
+        if self._upgrade in (NO_UPGRADE, CONNECT) or not chosen or not self._asks_upgrade():
+            raise ProtocolError("an upgrade that was not asked for (RFC 9110 §7.8)")
+        if not set(tokens(chosen)) <= set(tokens(self._upgrade)):
+            raise ProtocolError("an upgrade to another protocol than was asked for (RFC 9110 §7.8)")
+        head.upgrade = chosen
+        head.length = UNTIL_CLOSE
+        head.keep_alive = False
+        self.message = message = ResponseMessage(head)
+        self._frame(message, UNTIL_CLOSE)
 
-    def on_message_complete(self) -> None:
-        if self._stale:
-            return
-        message = self.message
-        if message is not None:
-            message.done = self._complete = True
-        self._reason = b""
-        self._reset()
+
+def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise ProtocolError("a status line that is none (RFC 9112 §4)")
+    read = found[1] == b"HTTP/1.0", int(found[2]), found[3] or b""
+    if len(_status_lines) < _MAX_STATUS_LINES and len(line) <= 64:
+        _status_lines[line] = read
+    return read

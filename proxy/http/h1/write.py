@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.http.headers import Headers
-from proxy.http.heads import CHUNKED, RequestHead, ResponseHead
+from proxy.http.heads import CHUNKED, CONNECT, NO_UPGRADE, RequestHead, ResponseHead
 
 REASONS: Final[dict[int, bytes]] = {
     200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 206: b"Partial Content",
@@ -28,7 +28,9 @@ def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: byt
     else:
         framing = b""
     lines = b"".join([b"%b: %b\r\n" % pair for pair in head.headers])
-    te = b"te: trailers\r\nconnection: te\r\n" if head.te_trailers else b""
+    if head.upgrade != NO_UPGRADE:
+        framing += upgrade_lines(head.upgrade)
+    te = b"te: trailers\r\nconnection: te\r\n" if head.te_trailers and not head.upgrade else b""
     return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%b%b\r\n" % (
         head.method,
         target,
@@ -42,6 +44,11 @@ def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: byt
 
 _BODY_METHODS: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 """Methods whose empty body is announced (RFC 9110 §8.6)."""
+
+
+def upgrade_lines(upgrade: bytes) -> bytes:
+    """The fields that ask for another protocol or agree to it (RFC 9110 §7.8); CONNECT says it without any."""
+    return b"" if upgrade == CONNECT else b"connection: upgrade\r\nupgrade: %b\r\n" % upgrade
 
 
 def response_bytes(head: ResponseHead, framing: bytes, extra: bytes) -> bytes:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http.h1.reader import ProtocolError
+from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.request import RequestReader
 from proxy.http.h1.response import ResponseReader
+from proxy.http.heads import NO_UPGRADE, RequestMessage
 
 LIMIT = 60 * 1024
 
 
-def request(data: bytes, step: int = 1 << 30) -> RequestReader:
+def request(data: bytes, step: int = 1 << 30) -> RequestMessage:
+    """The one request in `data`."""
     reader = RequestReader(LIMIT, 100)
     for start in range(0, len(data), step):
         reader.feed(data[start : start + step])
-    return reader
+    message = reader.message
+    if message is None or (message.done and reader.waiting):  # nothing was wrong with it so far
+        reader.next()
+    assert message is not None
+    return message
 
 
 def response(data: bytes, method: bytes = b"GET", step: int = 1 << 30) -> ResponseReader:
     reader = ResponseReader(LIMIT, 100)
-    reader.expect(method)
+    reader.expect(method, NO_UPGRADE)
     for start in range(0, len(data), step):
         reader.feed(data[start : start + step])
     return reader
@@ -43,8 +49,8 @@ def test_hosts_that_are_none(host: bytes) -> None:
     "host", [b"a", b"a.b-c_d", b"a:80", b"a:", b"[::1]:80", b"[::1]", b"127.0.0.1:1", b"x~y", b"%41"]
 )
 def test_hosts_that_are(host: bytes) -> None:
-    assert request(b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n" % host).messages[0].head.authority == host
-    assert request(b"GET http://%b?q HTTP/1.1\r\nhost: b\r\n\r\n" % host).messages[0].head.target == b"/?q"
+    assert request(b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n" % host).head.authority == host
+    assert request(b"GET http://%b?q HTTP/1.1\r\nhost: b\r\n\r\n" % host).head.target == b"/?q"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,8 @@ def test_requests_that_two_readers_could_read_differently(data: bytes) -> None:
     [
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "^HTTP/2 is not supported yet$"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "^this port speaks plain HTTP, and the client TLS$"),
-        (b"FETCH / HTTP/1.1\r\n\r\n", "^unknown method"),
+        (b"hello\r\n", "^a request line that is not three words"),
+        (b"GET /\r\n\r\n", "^a request line that is not three words"),
     ],
 )
 def test_another_protocol_is_named(data: bytes, says: str) -> None:
@@ -99,7 +106,7 @@ def test_another_protocol_is_named(data: bytes, says: str) -> None:
 
 
 def test_a_length_is_written_anew() -> None:
-    head = request(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 005\r\n\r\nhello").messages[0].head
+    head = request(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 005\r\n\r\nhello").head
     assert head.length == 5
 
 
@@ -108,7 +115,7 @@ def test_what_connection_names_cannot_take_our_own_fields() -> None:
         b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close, host, content-length, x-forwarded-client-cert, traceparent, x\r\n"
         b"content-length: 5\r\nx-forwarded-client-cert: c\r\ntraceparent: t\r\nx: 1\r\n\r\nhello"
     )
-    head = request(data).messages[0].head
+    head = request(data).head
     assert (head.authority, head.length, head.client_cert, head.traceparent) == (b"a", 5, b"c", b"t")
     assert head.headers == []
 
@@ -123,9 +130,7 @@ def test_trailers_that_must_not_be_believed_are_dropped() -> None:
     section = b"".join(b"%b: 1\r\n" % name for name in forbidden) + b"x-checksum: 2\r\ngrpc-status: 0\r\n\r\n"
     kept = [(b"x-checksum", b"2"), (b"grpc-status", b"0")]
     body = b"5\r\nhello\r\n0\r\n" + section
-    assert (
-        request(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + body).messages[0].trailers == kept
-    )
+    assert request(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + body).trailers == kept
     message = response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body).message
     assert message is not None
     assert message.trailers == kept
@@ -145,20 +150,41 @@ def test_a_body_is_not() -> None:
         b"content-length: 1000000\r\n\r\n" + big,
         b"transfer-encoding: chunked\r\n\r\nf4240\r\n" + big + b"\r\n0\r\n\r\n",
     ):
-        assert request(b"POST / HTTP/1.1\r\nhost: a\r\n" + framing, 16384).messages[0].done
+        assert request(b"POST / HTTP/1.1\r\nhost: a\r\n" + framing, 16384).done
         message = response(b"HTTP/1.1 200 OK\r\n" + framing, step=16384).message
         assert message is not None
         assert message.done
 
 
-def test_many_upgrades_in_one_read() -> None:
+def test_many_requests_in_one_read_are_read_one_by_one() -> None:
     upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
-    body = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
     reader = RequestReader(LIMIT, 100)
-    reader.feed(body)
-    reader.feed(b"x" + upgrade * 4000)
-    assert len(reader.messages) == 4001
-    assert all(message.done for message in reader.messages)
+    reader.feed(upgrade * 4000)
+    for _ in range(4000):
+        assert reader.message is not None
+        assert reader.message.done
+        assert reader.message.head.upgrade == b"x"
+        reader.next()
+    assert reader.message is None
+    assert not reader.waiting
+
+
+@pytest.mark.parametrize("method", [b"FETCH", b"get", b"M-SEARCH", b"X!"])
+def test_methods_are_any_token(method: bytes) -> None:
+    assert request(method + b" / HTTP/1.1\r\nhost: a\r\n\r\n").head.method == method
+
+
+def test_a_tunnel_takes_what_already_came() -> None:
+    reader = RequestReader(LIMIT, 100)
+    reader.feed(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nearly")
+    message = reader.message
+    assert message is not None
+    assert message.done
+    reader.tunnel()
+    reader.feed(b"later")
+    assert (message.body, message.done) == ([b"early", b"later"], False)
+    assert reader.end()
+    assert message.done
 
 
 def test_interim_responses_are_bounded() -> None:
@@ -186,7 +212,7 @@ def test_answers_to_head() -> None:
         reader = response(b"HTTP/1.1 200 OK\r\n%b\r\n" % field, b"HEAD")
         assert reader.message is not None
         assert reader.message.done
-        reader.expect(b"GET")
+        reader.expect(b"GET", NO_UPGRADE)
         reader.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         assert reader.message.body == [b"ok"]
     with pytest.raises(ProtocolError):

@@ -137,7 +137,7 @@ async def test_request_bodies_arrive_whole(one: Worker, request_bytes: bytes, se
         (b"HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"content-length: 1000\r\n"),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 No Content\r\n"),
         (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", b"content-length: 9\r\n"),
-        (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK, b"\r\n\r\nok"),
+        (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK, b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n"),
         (
             b"GET",
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
@@ -152,7 +152,7 @@ async def test_responses_keep_their_framing(one: Worker, method: bytes, answer: 
         await one.apply(snapshot(one.port, port))
         request = method + b" / HTTP/1.1\r\nhost: a\r\n\r\n"
         got = await one.talk(request + request.replace(b"host: a", b"host: a\r\nconnection: close"))
-        assert got.count(b"HTTP/1.1 ") == 2
+        assert len(re.findall(rb"HTTP/1.1 [2-9]", got)) == 2
         assert expected in got
         assert app.connections == 1  # the first answer left the connection usable
 
@@ -232,12 +232,7 @@ async def test_the_proxy_form_of_a_request(one: Worker) -> None:
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\ncontent-length: 1\r\n\r\nx", 400),
-        (
-            b"POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 30\r\n\r\n"
-            b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
-            400,
-        ),
+        (b"POST / HTTP/1.1\r\nhost: a\r\nexpect: tea\r\ncontent-length: 1\r\n\r\nx", 417),
         (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 101 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 90_000, 431),
