@@ -47,6 +47,11 @@ class Cluster:
     outlier_detection: OutlierDetection | None = None
     idle_timeout: float = 3600.0
     max_requests_per_connection: int = 0
+    # 0: no limit. A connection in use ends with its request.
+    max_connection_duration: float = 0.0
+    # Of a response.
+    max_headers_count: int = 100
+    max_response_headers_bytes: int = 60 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Endpoint:
     healthy: bool = True
     # filter_metadata["pillion"], as sorted (key, value) pairs: instance, version and other labels.
     labels: tuple[tuple[str, str], ...] = ()
+    # What auto_host_rewrite sends: the name that DNS resolved, or the endpoint's `hostname`; "" without one.
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 from google.protobuf.message import Message
 
@@ -55,7 +55,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     resource, endpoints = _endpoints(reader, name, discovery)
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
-    idle_timeout, max_requests = _protocol_options(reader)
+    limits = _protocol_options(reader)
     cluster = Cluster(
         name=name,
         discovery=discovery,
@@ -65,8 +65,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
         tls=decode_upstream_tls(reader),
         circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
         outlier_detection=_outlier_detection(outlier) if outlier else None,
-        idle_timeout=idle_timeout,
-        max_requests_per_connection=max_requests,
+        **limits,
     )
     if discovery == "STATIC":
         return DecodedCluster(cluster, LoadAssignment(resource, endpoints), ())
@@ -152,9 +151,19 @@ def _enforced(reader: Reader, name: str, default: int) -> bool:
     return percent > 0
 
 
-def _protocol_options(reader: Reader) -> tuple[float, int]:
-    """(idle_timeout, max_requests_per_connection) from typed_extension_protocol_options."""
-    idle_timeout, max_requests = 3600.0, 0
+class _Limits(TypedDict, total=False):
+    """Fields of Cluster."""
+
+    idle_timeout: float
+    max_requests_per_connection: int
+    max_connection_duration: float
+    max_headers_count: int
+    max_response_headers_bytes: int
+
+
+def _protocol_options(reader: Reader) -> _Limits:
+    """What typed_extension_protocol_options says."""
+    limits: _Limits = {}
     entries = reader.value("typed_extension_protocol_options")
     for key in sorted(entries):
         path = join(reader.path, f'typed_extension_protocol_options["{key}"]')
@@ -170,11 +179,14 @@ def _protocol_options(reader: Reader) -> tuple[float, int]:
         options = found[1]
         common = options.child("common_http_protocol_options")
         if common is not None:
-            idle_timeout = common.seconds("idle_timeout", idle_timeout)
-            max_requests = common.integer("max_requests_per_connection", 0, 0, _UINT32)
+            limits["idle_timeout"] = common.seconds("idle_timeout", 3600.0)
+            limits["max_requests_per_connection"] = common.integer("max_requests_per_connection", 0, 0, _UINT32)
+            limits["max_connection_duration"] = common.seconds("max_connection_duration", 0.0)
+            limits["max_headers_count"] = common.integer("max_headers_count", 100, 1, _UINT32)
+            limits["max_response_headers_bytes"] = common.integer("max_response_headers_kb", 60, 1, 8192) * 1024
         if options.one_of("upstream_protocol_options", "explicit_http_config") and (
             explicit := options.child("explicit_http_config")
         ):
             explicit.one_of("protocol_config", "http_protocol_options")  # HTTP/1.1, as by default
             explicit.child("http_protocol_options")
-    return idle_timeout, max_requests
+    return limits

@@ -7,6 +7,7 @@ import re
 from google.protobuf.message import Message
 
 from proxy.agent.decode import types
+from proxy.agent.decode.header_options import read_header_mutations
 from proxy.agent.decode.matchers import (
     decode_data,
     decode_header_matcher,
@@ -75,7 +76,13 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
             inner.error(f"{host.name!r} is the name of another virtual host", "name")
         names.add(host.name)
         hosts.append(host)
-    return RouteConfiguration(reader.text("name"), tuple(hosts), reader.value("ignore_port_in_host_matching"))
+    return RouteConfiguration(
+        reader.text("name"),
+        tuple(hosts),
+        reader.value("ignore_port_in_host_matching"),
+        read_header_mutations(reader),
+        reader.value("most_specific_header_mutations_wins"),
+    )
 
 
 def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
@@ -95,7 +102,8 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
     if not domains:
         reader.error("needs at least one domain", "domains")
     routes = (_route(inner) for inner in reader.children("routes"))
-    return VirtualHost(name, tuple(domains), tuple(r for r in routes if r is not None))
+    found = tuple(r for r in routes if r is not None)
+    return VirtualHost(name, tuple(domains), found, read_header_mutations(reader))
 
 
 def _route(reader: Reader) -> Route | None:
@@ -105,11 +113,12 @@ def _route(reader: Reader) -> Route | None:
     if inner is None:
         reader.error("is required", "match")
     match = _match(inner) if inner else RouteMatch("prefix", "/")
+    headers = read_header_mutations(reader)
     kind = reader.one_of("action", "route", "direct_response")
     if kind == "route" and (action := reader.child("route")):
-        return Route(match, _forward(action), name)
+        return Route(match, _forward(action), name, headers)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
-        return Route(match, _direct_response(direct), name)
+        return Route(match, _direct_response(direct), name, headers)
     return None
 
 
@@ -134,13 +143,22 @@ def _match(reader: Reader) -> RouteMatch:
 
 def _forward(reader: Reader) -> ForwardAction:
     retry = reader.child("retry_policy")
+    timeout = reader.seconds("timeout", 15.0)
+    longest = reader.child("max_stream_duration")
     return ForwardAction(
         _clusters(reader),
-        reader.seconds("timeout", 15.0),
+        timeout if longest is None else 0.0,  # Envoy: whoever sets the one does not mean the other
         _retry_policy(retry) if retry else None,
         reader.ascii("prefix_rewrite") or None,
         reader.ascii("host_rewrite_literal") or None,
+        auto_host_rewrite=reader.wrapped("auto_host_rewrite", False),
+        idle_timeout=_optional_seconds(reader, "idle_timeout"),
+        max_stream_duration=_optional_seconds(longest, "max_stream_duration") if longest else None,
     )
+
+
+def _optional_seconds(reader: Reader, name: str) -> float | None:
+    return reader.seconds(name, 0.0) if reader.has(name) else None
 
 
 def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:

@@ -232,6 +232,16 @@ def test_nothing_that_is_written_into_a_header_can_open_another(text: str) -> No
     for values, places in (
         (changed("route", route=action), [f"{R}.route.prefix_rewrite", f"{R}.route.host_rewrite_literal"]),
         (changed("hcm", server_name=text), [f"{H}.server_name"]),
+        (changed("hcm", via=text), [f"{H}.via"]),
+        (
+            changed("hcm", http_protocol_options={"default_host_for_http_10": text}),
+            [f"{H}.http_protocol_options.default_host_for_http_10"],
+        ),
+        (
+            changed("route", response_headers_to_add=[{"header": {"key": "x", "value": text}}]),
+            [f"{R}.response_headers_to_add[0].header.value"],
+        ),
+        (changed("route", request_headers_to_remove=[text]), [f"{R}.request_headers_to_remove[0]"]),
         (changed("match", headers=[{"name": text}]), [f"{R}.match.headers[0].name"]),
     ):
         with pytest.raises(DecodeError) as caught:
@@ -240,13 +250,13 @@ def test_nothing_that_is_written_into_a_header_can_open_another(text: str) -> No
 
 
 def test_several_problems_are_told_at_once() -> None:
-    values = changed("hcm", stat_prefix=None, via="x", max_request_headers_kb=0)
+    values = changed("hcm", stat_prefix=None, add_user_agent=True, max_request_headers_kb=0)
     with pytest.raises(DecodeError) as caught:
         decode_bootstrap(json.dumps(values), "boot.json")
     assert [path.rpartition(".")[2] for path, _ in caught.value.problems] == [
         "stat_prefix",
         "max_request_headers_kb",
-        "via",
+        "add_user_agent",
     ]
 
 
@@ -260,11 +270,13 @@ def test_a_flood_of_problems_is_counted_not_listed() -> None:
 
 
 def test_allow_unsupported_turns_what_envoy_knows_into_warnings() -> None:
-    values = changed("hcm", via="x", http_filters=[{"name": "lua", "typed_config": {"@type": LUA}}, router()])
+    values = changed(
+        "hcm", add_user_agent=True, http_filters=[{"name": "lua", "typed_config": {"@type": LUA}}, router()]
+    )
     found = decode_bootstrap(json.dumps(values), "boot.json", allow_unsupported=True)
     assert found.warnings == (
         f"{H}.http_filters[0]: filter {LUA} is not supported",
-        f"{H}.via: this field is not supported",
+        f"{H}.add_user_agent: this field is not supported",
     )
     assert "hop" in found.snapshot.listeners
 

@@ -26,6 +26,7 @@ EDS = "proxy.agent.decode.eds:"
 TLS = "proxy.agent.decode.tls:"
 LOG = "proxy.agent.decode.access_log:"
 MATCH = "proxy.agent.decode.matchers:"
+MUTATIONS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
 
 # (module of the message, message, the function that reads it, the fields that it takes)
 SUPPORTED: list[tuple[str, str, str, str]] = [
@@ -38,14 +39,21 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager", HCM + "read_http_connection_manager",
      "codec_type stat_prefix rds route_config http_filters tracing common_http_protocol_options server_name max_request_headers_kb stream_idle_timeout "
      "request_headers_timeout drain_timeout access_log use_remote_address generate_request_id preserve_external_request_id forward_client_cert_details "
-     "set_current_client_cert_details"),
+     "set_current_client_cert_details http_protocol_options server_header_transformation request_timeout delayed_close_timeout xff_num_trusted_hops "
+     "skip_xff_append via always_set_request_id_in_response normalize_path merge_slashes path_with_escaped_slashes_action strip_matching_host_port "
+     "strip_any_host_port"),
     ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.SetCurrentClientCertDetails", "", "subject cert dns uri"),
-    ("config.core.v3.protocol", "HttpProtocolOptions", "", "idle_timeout max_headers_count max_requests_per_connection"),
-    ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching"),
-    ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata"),
-    ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata"),
+    ("config.core.v3.protocol", "HttpProtocolOptions", "", "idle_timeout max_connection_duration max_headers_count max_response_headers_kb max_stream_duration "
+     "headers_with_underscores_action max_requests_per_connection"),
+    ("config.core.v3.protocol", "Http1ProtocolOptions", "", "allow_absolute_url accept_http_10 default_host_for_http_10"),
+    ("config.core.v3.base", "HeaderValueOption", "proxy.agent.decode.header_options:_option", "header append append_action keep_empty_value"),
+    ("config.core.v3.base", "HeaderValue", "", "key value"),
+    ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching most_specific_header_mutations_wins " + MUTATIONS),
+    ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata " + MUTATIONS),
+    ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata " + MUTATIONS),
     ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix case_sensitive headers query_parameters"),
-    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal"),
+    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration"),
+    ("config.route.v3.route_components", "RouteAction.MaxStreamDuration", "", "max_stream_duration"),
     ("config.route.v3.route_components", "RetryPolicy", RDS + "_retry_policy", "retry_on num_retries"),
     ("config.route.v3.route_components", "DirectResponseAction", RDS + "_direct_response", "status body"),
     ("config.route.v3.route_components", "HeaderMatcher", MATCH + "decode_header_matcher", "name string_match present_match invert_match treat_missing_header_as_empty"),
