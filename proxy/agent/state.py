@@ -82,22 +82,18 @@ def assemble(
 
 def missing(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
     """(kind, name) of every cluster, load assignment and route configuration that is referred to and not there."""
-    inline = (listener.filter_chain.http.route_config for listener in snapshot.listeners.values())
-    clusters = (
-        ("clusters", name)
-        for table in (*snapshot.routes.values(), *(table for table in inline if table is not None))
-        for name in table.clusters() - snapshot.clusters.keys()
-    )
+    chains = [listener.filter_chain for listener in snapshot.listeners.values()]
+    managers = [chain.http for chain in chains if chain.http is not None]
+    inline = (manager.route_config for manager in managers if manager.route_config is not None)
+    named = {name for table in (*snapshot.routes.values(), *inline) for name in table.clusters()}
+    named |= {cluster.name for chain in chains if chain.tcp is not None for cluster in chain.tcp.clusters}
+    clusters = (("clusters", name) for name in named - snapshot.clusters.keys())
     assignments = (
         ("assignments", cluster.load_assignment)
         for cluster in snapshot.clusters.values()
         if cluster.load_assignment not in snapshot.assignments
     )
-    routes = (
-        ("routes", listener.filter_chain.http.rds)
-        for listener in snapshot.listeners.values()
-        if listener.filter_chain.http.rds not in snapshot.routes
-    )
+    routes = (("routes", manager.rds) for manager in managers if manager.rds not in snapshot.routes)
     return frozenset((kind, name) for kind, name in (*clusters, *assignments, *routes) if name is not None)
 
 

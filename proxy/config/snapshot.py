@@ -86,15 +86,17 @@ def consistent(snapshot: Snapshot) -> list[str]:
 def _dangling(s: Snapshot) -> Iterator[str]:
     for listener in s.listeners.values():
         where = f"listener {listener.name!r}"
-        http = listener.filter_chain.http
-        if http.rds is not None and http.rds not in s.routes:
+        http, tcp = listener.filter_chain.http, listener.filter_chain.tcp
+        if http is not None and http.rds is not None and http.rds not in s.routes:
             yield f"{where} refers to route configuration {http.rds!r}, which does not exist"
-        if http.route_config is not None:
-            yield from _dangling_clusters(s, where, http.route_config)
+        if http is not None and http.route_config is not None:
+            yield from _dangling_clusters(s, where, http.route_config.clusters())
+        if tcp is not None:
+            yield from _dangling_clusters(s, where, frozenset(cluster.name for cluster in tcp.clusters))
         if listener.filter_chain.tls is not None:
             yield from _dangling_tls(s, where, listener.filter_chain.tls)
     for routes in s.routes.values():
-        yield from _dangling_clusters(s, f"route configuration {routes.name!r}", routes)
+        yield from _dangling_clusters(s, f"route configuration {routes.name!r}", routes.clusters())
     for cluster in s.clusters.values():
         where = f"cluster {cluster.name!r}"
         if cluster.load_assignment not in s.assignments:
@@ -103,8 +105,8 @@ def _dangling(s: Snapshot) -> Iterator[str]:
             yield from _dangling_tls(s, where, cluster.tls)
 
 
-def _dangling_clusters(s: Snapshot, where: str, routes: RouteConfiguration) -> Iterator[str]:
-    for name in sorted(routes.clusters() - s.clusters.keys()):
+def _dangling_clusters(s: Snapshot, where: str, names: frozenset[str]) -> Iterator[str]:
+    for name in sorted(names - s.clusters.keys()):
         yield f"{where} refers to cluster {name!r}, which does not exist"
 
 

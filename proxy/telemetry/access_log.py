@@ -63,7 +63,7 @@ BYTES: Final = "bytes"
 OPERATORS: Final[dict[str, tuple[str, str]]] = {
     "START_TIME": ("start_time(r.start_time)", PLAIN),
     "DURATION": ("int(r.duration * 1000)", NUMBER),
-    "PROTOCOL": ("r.protocol", PLAIN),
+    "PROTOCOL": ("r.protocol", TEXT),
     "RESPONSE_CODE": ("r.status", NUMBER),
     "RESPONSE_FLAGS": ("(r.flags or '-')", PLAIN),
     "RESPONSE_CODE_DETAILS": ("r.details", TEXT),

@@ -23,7 +23,9 @@ from proxy.worker import channel, tls
 from proxy.worker.listener import ListenerSlot
 from proxy.worker.log_file import LogFiles
 from proxy.worker.pool import Pool
+from proxy.worker.splice import Pipes
 from proxy.worker.tables import ListenerState, Transport
+from proxy.worker.tcp import RETIRE_SECONDS, TcpSlot, TcpState
 from proxy.worker.timers import Timers
 
 log = logging.getLogger("proxy.worker")
@@ -34,13 +36,15 @@ _DRAIN_CHECK = 0.1
 
 @dataclass(slots=True)
 class _Plan:
-    """An update, compiled: `transports` by cluster, `states` and those `moved` to another socket by listener."""
+    """An update, compiled: `transports` by cluster; by listener `states` or `tcp_states`, and those `moved` to another
+    socket or protocol."""
 
     snapshot: Snapshot
     contexts: dict[object, ssl.SSLContext]
     clusters: dict[str, ClusterState]
     transports: dict[str, Transport | None] = field(default_factory=dict)
     states: dict[str, ListenerState] = field(default_factory=dict)
+    tcp_states: dict[str, TcpState] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)
 
 
@@ -64,7 +68,8 @@ class Worker:
         self._sockets: dict[str, socket.socket] = {}
         self._snapshot = Snapshot()
         self._clusters = ClusterManager(self.counters, random)
-        self._slots: dict[str, ListenerSlot] = {}
+        self._pipes = Pipes()
+        self._slots: dict[str, ListenerSlot | TcpSlot] = {}
         self._contexts: dict[object, ssl.SSLContext] = {}
         self._frozen = False
         self._drain_until = 0.0
@@ -126,10 +131,13 @@ class Worker:
                 plan.transports[name] = self._transport(plan, cluster.tls)
         if delta.changed.keys() - {"assignments"} or delta.removed.keys() - {"assignments"}:
             for listener in snapshot.listeners.values():
-                plan.states[listener.name] = self._listener_state(plan, listener)
+                if listener.filter_chain.tcp is not None:
+                    plan.tcp_states[listener.name] = self._tcp_state(plan, listener)
+                else:
+                    plan.states[listener.name] = self._listener_state(plan, listener)
             for listener in snapshot.listeners.values():
                 before = self._snapshot.listeners.get(listener.name)
-                if before is None or before.address != listener.address:
+                if before is None or before.address != listener.address or _is_tcp(before) != _is_tcp(listener):
                     if str(listener.address) not in self._sockets:
                         raise LookupError(f"listener {listener.name!r}: no socket for {listener.address}")
                     plan.moved.append(listener.name)
@@ -145,7 +153,7 @@ class Worker:
         for endpoint in self._clusters.apply(snapshot, delta, plan.clusters):
             self._pool.retire(endpoint)
         self._keys.keep(snapshot.certificates)
-        if plan.states or before.listeners.keys() - snapshot.listeners.keys():
+        if plan.states or plan.tcp_states or before.listeners.keys() - snapshot.listeners.keys():
             self._update_listeners(plan, before)
 
     # ---- TLS
@@ -189,24 +197,33 @@ class Worker:
         snapshot = plan.snapshot
         gone = before.listeners.keys() - snapshot.listeners.keys()
         for name in [*gone, *(name for name in plan.moved if name in self._slots)]:
-            self._slots.pop(name).retire(before.listeners[name].filter_chain.http.drain_timeout)
-        for name, state in plan.states.items():
+            http = before.listeners[name].filter_chain.http
+            self._slots.pop(name).retire(http.drain_timeout if http is not None else RETIRE_SECONDS)
+        for name in (*plan.states, *plan.tcp_states):
             slot = self._slots.get(name)
-            if slot is not None:
-                slot.state = state
-                continue
-            sock = self._sockets[str(snapshot.listeners[name].address)].dup()
-            slot = self._slots[name] = ListenerSlot(self._loop, sock, state, self.counters, self._timers)
-            if not self._drain_until:
-                slot.start()
+            if isinstance(slot, ListenerSlot):
+                slot.state = plan.states[name]
+            elif isinstance(slot, TcpSlot):
+                slot.state = plan.tcp_states[name]
+            else:
+                self._slots[name] = slot = self._slot(plan, name)
+                if not self._drain_until:
+                    slot.start()
         addresses = {str(listener.address) for listener in snapshot.listeners.values()}
         for address in self._sockets.keys() - addresses:
             self._sockets.pop(address).close()
         self._files.keep(_log_paths(snapshot))
 
+    def _slot(self, plan: _Plan, name: str) -> ListenerSlot | TcpSlot:
+        sock = self._sockets[str(plan.snapshot.listeners[name].address)].dup()
+        if name in plan.states:
+            return ListenerSlot(self._loop, sock, plan.states[name], self.counters, self._timers)
+        return TcpSlot(self._loop, sock, plan.tcp_states[name], self.counters, self._timers, self._pipes)
+
     def _listener_state(self, plan: _Plan, listener: Listener) -> ListenerState:
         snapshot = plan.snapshot
         http, down = listener.filter_chain.http, listener.filter_chain.tls
+        assert http is not None
         routes = http.route_config if http.route_config is not None else snapshot.routes[http.rds or ""]
         return ListenerState(
             listener,
@@ -215,6 +232,18 @@ class Worker:
             None if down is None else plan.contexts[self._context_key(snapshot, down)],
             tls.verifier(None if down is None else down.validation),
             "" if down is None else snapshot.certificates[down.certificate].uri_san,
+            self.counters,
+            self._pool,
+            self._files,
+        )
+
+    def _tcp_state(self, plan: _Plan, listener: Listener) -> TcpState:
+        down = listener.filter_chain.tls
+        return TcpState(
+            listener,
+            plan.clusters,
+            None if down is None else plan.contexts[self._context_key(plan.snapshot, down)],
+            tls.verifier(None if down is None else down.validation),
             self.counters,
             self._pool,
             self._files,
@@ -267,6 +296,10 @@ class Worker:
         self._stop()
 
 
+def _is_tcp(listener: Listener) -> bool:
+    return listener.filter_chain.tcp is not None
+
+
 def _log_paths(snapshot: Snapshot) -> set[str]:
     chains = (listener.filter_chain for listener in snapshot.listeners.values())
-    return {entry.path for chain in chains for entry in chain.http.access_logs}
+    return {entry.path for chain in chains for entry in chain.access_logs}

@@ -10,8 +10,9 @@ from proxy.agent.decode import types
 from proxy.agent.decode.hcm import read_http_connection_manager
 from proxy.agent.decode.matchers import decode_address
 from proxy.agent.decode.reader import Reader, decode
+from proxy.agent.decode.tcp_proxy import read_tcp_proxy
 from proxy.agent.decode.tls import decode_downstream_tls
-from proxy.config.listener import FilterChain, HttpConnectionManager, Listener
+from proxy.config.listener import FilterChain, HttpConnectionManager, Listener, TcpProxy
 
 _DIRECTIONS: dict[str, Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]] = {
     "UNSPECIFIED": "UNSPECIFIED",
@@ -52,15 +53,20 @@ def _filter_chain(reader: Reader) -> FilterChain:
     tls = decode_downstream_tls(reader)
     # Envoy has no limit here by default; ours is the model's: a handshake must end some time.
     timeout = reader.seconds("transport_socket_connect_timeout", _STAND_IN.transport_socket_connect_timeout)
-    http = _STAND_IN.http
+    http: HttpConnectionManager | None = None
+    tcp: TcpProxy | None = None
     filters = reader.children("filters")
     if len(filters) != 1:
-        reader.error("needs exactly one filter, the HttpConnectionManager", "filters")
+        reader.error("needs exactly one filter, the HttpConnectionManager or the TcpProxy", "filters")
     for entry in filters:
         entry.opaque("name")
         if entry.one_of("config_type", "typed_config") is None:
             continue
-        found = entry.any("typed_config", "filter", (types.HTTP_CONNECTION_MANAGER,), needed=True)
-        if found is not None:
+        found = entry.any("typed_config", "filter", (types.HTTP_CONNECTION_MANAGER, types.TCP_PROXY), needed=True)
+        if found is None:
+            continue
+        if found[0] == types.TCP_PROXY:
+            tcp = read_tcp_proxy(found[1])
+        else:
             http = read_http_connection_manager(found[1])
-    return FilterChain(http, tls, timeout)
+    return FilterChain(http, tls, timeout, tcp)

@@ -18,6 +18,7 @@ ROUTE_CONFIGURATION = "envoy.config.route.v3.RouteConfiguration"
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 LOAD_ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 HTTP_CONNECTION_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 STDOUT_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
@@ -35,6 +36,7 @@ _MODULES = {
     HTTP_CONNECTION_MANAGER: (
         "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2"
     ),
+    TCP_PROXY: "envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2",
     ROUTER: "envoy.extensions.filters.http.router.v3.router_pb2",
     FILE_ACCESS_LOG: "envoy.extensions.access_loggers.file.v3.file_pb2",
     STDOUT_ACCESS_LOG: "envoy.extensions.access_loggers.stream.v3.stream_pb2",

@@ -50,7 +50,8 @@ def _decode(type_url: str, message: Any) -> Decoded:
     if type_url == LDS:
         listener = decode_listener(message)
         _check_secrets(f'listener "{listener.name}"', listener.filter_chain.tls)
-        rds = listener.filter_chain.http.rds
+        http = listener.filter_chain.http
+        rds = http.rds if http is not None else None
         return Decoded(listener.name, listener, (rds,) if rds is not None else ())
     if type_url == EDS:
         assignment = decode_load_assignment(message)
