@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +43,7 @@ class Endpoint:
         self.removed = False
         self.health = outlier.Health()
         self.idle: list[Any] = []
-        self.waiters: deque[Any] = deque()
+        self.waiters: OrderedDict[Any, None] = OrderedDict()  # a set in order: whoever gives up leaves in O(1)
 
 
 class ClusterState:

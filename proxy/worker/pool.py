@@ -47,7 +47,7 @@ class Pool:
             return
         cluster.pending += 1
         exchange.waiting = True
-        endpoint.waiters.append(exchange)
+        endpoint.waiters[exchange] = None
         # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
         if cluster.connections < limits.max_connections or endpoint.connections == 0:
             self._open(cluster, endpoint)
@@ -164,15 +164,15 @@ class Pool:
     def _next_waiter(self, cluster: ClusterState, endpoint: Endpoint) -> Exchange | None:
         if not endpoint.waiters:
             return None
-        waiter: Exchange = endpoint.waiters.popleft()
+        waiter: Exchange = endpoint.waiters.popitem(last=False)[0]
         waiter.waiting = False
         cluster.pending -= 1
         return waiter
 
     def forget(self, exchange: Recovery, cluster: ClusterState, endpoint: Endpoint) -> None:
-        """The exchange waits no more. Those that give up are mostly the oldest, which are found first."""
+        """The exchange waits no more."""
         exchange.waiting = False
-        endpoint.waiters.remove(exchange)
+        del endpoint.waiters[exchange]
         cluster.pending -= 1
 
     def closed(self, connection: Upstream) -> None:
@@ -185,8 +185,8 @@ class Pool:
         self._serve_waiters(cluster, endpoint)
 
     def _serve_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
-        """Whoever still waits must have a connection on its way."""
-        if endpoint.waiters and endpoint.connecting == 0:
+        """Each who still waits must have a connection on its way, as far as the limits allow."""
+        if endpoint.connecting < len(endpoint.waiters):
             limits = cluster.config.circuit_breakers
             if cluster.connections < limits.max_connections or endpoint.connections == 0:
                 self._open(cluster, endpoint)
