@@ -35,6 +35,7 @@ class Record(Protocol):
     trace_id: str
     attempts: int
     downstream_address: str
+    direct_address: str
     details: str
 
     def request_header(self, name: bytes) -> bytes | None: ...
@@ -75,6 +76,9 @@ OPERATORS: Final[dict[str, tuple[str, str]]] = {
     "ROUTE_NAME": ("r.route_name", TEXT),
     "DOWNSTREAM_PEER_URI_SAN": ("r.peer_uri_san", TEXT),
     "DOWNSTREAM_REMOTE_ADDRESS": ("r.downstream_address", PLAIN),
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": ("r.downstream_address.rpartition(':')[0]", PLAIN),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": ("r.direct_address", PLAIN),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": ("r.direct_address.rpartition(':')[0]", PLAIN),
     "TRACE_ID": ("r.trace_id", TEXT),
 }
 """Operator → (expression over the record `r`, kind). NUMBER is an int; PLAIN a str that is never empty and needs no
@@ -162,6 +166,14 @@ def compile_text(form: str) -> Callable[[Record], str]:
     return _compile("%s".join(map(_quoted, literals)), [_as_text(*field) for field in fields], constants)
 
 
+def compile_value(form: str) -> Callable[[Record], str]:
+    """A header's value (envoy.config.core.v3.HeaderValue): absent values are empty. Raises ValueError."""
+    constants: Constants = {}
+    literals, fields = parse(form, constants)
+    expressions = [f"value_bytes({field[0]})" if field[1] == BYTES else field[0] for field in fields]
+    return _compile("%s".join(map(_quoted, literals)), expressions, constants)
+
+
 def compile_json(members: tuple[tuple[str, str], ...]) -> Callable[[Record], str]:
     """A JSON object a line, as Envoy's json_format: absent values are null, a lone number stays a number.
 
@@ -212,6 +224,10 @@ def _text_bytes(value: bytes | None) -> str:
     return "-" if value is None else value.decode("latin-1")
 
 
+def _value_bytes(value: bytes | None) -> str:
+    return "" if value is None else value.decode("latin-1")
+
+
 def _first(value: bytes | None, alternative: bytes | None) -> bytes | None:
     return value if value is not None else alternative
 
@@ -228,6 +244,7 @@ def _compile(template: str, expressions: list[str], constants: Constants) -> Cal
         "json_text": _json_text,
         "json_bytes": _json_bytes,
         "text_bytes": _text_bytes,
+        "value_bytes": _value_bytes,
         "first": _first,
         "cut": _cut,
         "template": template,
