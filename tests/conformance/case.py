@@ -44,7 +44,6 @@ class RequestCase:
     forwarded: tuple[Forwarded, ...] = ()
     flags: tuple[str, ...] | None = None
     says: bytes = b""
-    interim: tuple[int, ...] = ()
     records: int | None = None
     eof: bool = False
     head: bool = False
@@ -69,7 +68,8 @@ class ResponseCase:
     502 or a response that is visibly cut off (how much of it had arrived decides), never a clean end. `reused`: the
     upstream's connection serves the next request, too. `then`: the upstream keeps the connection open, closes it, or
     resets it. `excess`: it sends more than was asked for, `late` once the response is out, so that the proxy must give its
-    connection up; only then is the next request sent. `body` None is not compared.
+    connection up; only then is the next request sent. `interim`: the informational responses that the client gets. `body` None is not
+    compared.
     """
 
     name: str
@@ -86,6 +86,7 @@ class ResponseCase:
     has: Pairs = ()
     lacks: tuple[bytes, ...] = ()
     trailers: Pairs = ()
+    interim: tuple[int, ...] = ()
     flags: str | tuple[str, ...] = "UPE"
     broken: bool = False
     reused: bool = False

@@ -36,7 +36,7 @@ class Outcome:
     """What came of a case."""
 
     answers: list[Message] = field(default_factory=list)
-    interim: list[int] = field(default_factory=list)
+    interim: list[Message] = field(default_factory=list)
     end: str = "open"
     """How the client's connection ended: closed, cut (inside a message), reset, or open when nothing came in time."""
     cut: Message | None = None
@@ -149,7 +149,7 @@ class Lane:
                 return
             message.connection = number
             self.seen.append(message)
-            script = self.script
+            script, gone = self.script, self.gone
             if message.target == b"/probe":
                 writer.write(_PROBE_ANSWER)
                 await writer.drain()
@@ -160,7 +160,7 @@ class Lane:
             try:
                 await write(writer, script.sent, self.split)
             except ConnectionError:  # refused before all was said
-                self.gone.set()
+                gone.set()
                 return
             if script.then == "close":
                 return
@@ -174,7 +174,7 @@ class Lane:
                     writer.write(script.late)
                 with contextlib.suppress(ConnectionError):
                     await reader.read()
-                self.gone.set()
+                gone.set()
                 return
 
     # ---- the client's side
@@ -211,7 +211,7 @@ class Lane:
         outcome = Outcome()
         before = len(self.seen)
         self.script, self.split = case, split
-        self.gone.clear()
+        self.gone = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECONDS):
                 await self._response(case, outcome)
@@ -284,7 +284,7 @@ async def _read(client: Client, outcome: Outcome, method: bytes) -> bool:
         if message.status >= 200:
             outcome.answers.append(message)
             return True
-        outcome.interim.append(message.status)
+        outcome.interim.append(message)
 
 
 @contextlib.asynccontextmanager

@@ -31,7 +31,11 @@ def lane_bootstrap(lanes: list[Lane], admin: int) -> dict[str, object]:
         retry = {"retry_on": "connect-failure", "num_retries": 2}
         action = {"cluster": str(number), "timeout": "10s", "retry_policy": retry}
         hosts = [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": action}]}]
-        manager = {"route_config": {"name": "r", "virtual_hosts": hosts}, "access_log": []}
+        manager = {
+            "route_config": {"name": "r", "virtual_hosts": hosts},
+            "http_protocol_options": {"accept_http_10": True},
+            "access_log": [],
+        }
         one = bootstrap.hop(lane.port, lane.upstream_port, admin, manager=manager)["static_resources"]
         (listener,), (cluster,) = one["listeners"], one["clusters"]
         listeners.append({**listener, "name": str(number)})

@@ -49,7 +49,7 @@ def lane_snapshot(lanes: list[Lane], log: Path, http: dict[str, Any] | None = No
             lane.port,
             lane.upstream_port,
             action={"clusters": (WeightedCluster(name),)},
-            http={"access_logs": (AccessLog(str(log), json_format=_LINE),), **(http or {})},
+            http={"accept_http_10": True, "access_logs": (AccessLog(str(log), json_format=_LINE),), **(http or {})},
         )
         whole = replace(
             whole,

@@ -108,6 +108,7 @@ def test_response(played: dict[str, Played], way: str, case: ResponseCase) -> No
         check_broken(outcome, records)
     else:
         assert len(outcome.answers) == 1, outcome.end
+        assert tuple(message.status for message in outcome.interim) == case.interim
         check_answer(outcome.answers[0], case)
         assert [record["status"] for record in records] == [outcome.answers[0].status]
     assert len(records) == 1, records

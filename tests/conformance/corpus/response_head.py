@@ -74,10 +74,11 @@ CASES = [
     wrong("header section of 64 KiB", "9110 §5.4", FIELD.replace(b"@", section(64, 1010))),
     wrong("value of 100 KB", "9110 §5.4", FIELD.replace(b"@", b"X: " + b"v" * 100_000)),
     wrong("value without end", "9110 §5.4", OK + b"\r\nX: " + b"v" * 200_000),
-    # ---- interim responses: dropped here, see docs/http1.md
+    # ---- interim responses: 100 is ours to give, the others are passed on
     good("100, then the response", "9110 §15.2", b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE, body=b"ok"),
-    good("103, then the response", "9110 §15.2", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + WHOLE, body=b"ok", lacks=(b"link",)),
-    good("102, 103 and an unknown one", "9110 §15.2", b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 199 Odd\r\n\r\n" + WHOLE, body=b"ok"),
+    good("103, then the response", "9110 §15.2", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + WHOLE, body=b"ok", lacks=(b"link",), interim=(103,)),
+    good("103 for an HTTP/1.0 client", "9110 §15.2", b"HTTP/1.1 103 Early Hints\r\n\r\n" + WHOLE, request=b"GET / HTTP/1.0\r\nHost: app\r\n\r\n", body=b"ok"),
+    good("102, 103 and an unknown one", "9110 §15.2", b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 199 Odd\r\n\r\n" + WHOLE, body=b"ok", interim=(102, 103, 199)),
     wrong("101 that nobody asked for", "9110 §15.2.2", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
     wrong("101 without fields", "9110 §15.2.2", b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + WHOLE),
     wrong("a thousand 100s", "9110 §15.2", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + WHOLE),
