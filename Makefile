@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := proxy control_plane pillion certs tests
+SOURCES := proxy control_plane pillion certs bench tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt protos lock clean

@@ -9,7 +9,7 @@ from importlib import metadata
 
 import typer
 
-from pillion.cli import apply, demo, get, status, token
+from pillion.cli import apply, bench, demo, get, status, token
 from pillion.cli.common import CommandError
 from pillion.cli.daemons import DAEMONS
 
@@ -29,6 +29,7 @@ app.command("token", short_help="Print a join token for a service.")(token.token
 app.command("apply", short_help="Apply services from YAML.")(apply.apply)
 app.command("get")(get.get)
 app.command("status", short_help="Show the connected proxies and instances.")(status.status)
+app.command("bench", short_help="Measure what a sidecar costs, beside Envoy.")(bench.bench)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,47 @@
+"""Which event loop, parser and TLS engine a running proxy has loaded: figures of another build mean something else."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+
+from bench import kernel
+from bench.errors import ProxyFailed
+
+_WANTED = {
+    "loop": ("uvloop", re.compile(r"/uvloop/loop\.")),
+    "parser": ("httptools", re.compile(r"/httptools/parser/parser\.")),
+    "tls": ("aiofastnet", re.compile(r"/aiofastnet/ssl_engine\w*\.")),
+}
+_COMPILED = re.compile(r"/proxy/(?:\w+/)*\w+\.[\w-]+\.so$|__mypyc\.[\w-]+\.so$")
+
+
+def pillion(agent: int) -> dict[str, str]:
+    """What the workers below an agent have mapped. Raises ProxyFailed when it is not what Pillion is built on."""
+    workers = [pid for pid in kernel.tree(agent) if "proxy.worker" in kernel.command(pid)]
+    if not workers:
+        raise ProxyFailed("the agent has no worker")
+    try:
+        files = kernel.mapped(workers[0])
+    except OSError:
+        raise ProxyFailed("the worker has ended") from None
+    return what(files)
+
+
+def what(files: set[str]) -> dict[str, str]:
+    """The same from a list of files. Raises ProxyFailed."""
+    found = {}
+    for part, (name, pattern) in _WANTED.items():
+        if not any(pattern.search(file) for file in files):
+            raise ProxyFailed(f"the worker has not loaded {name} ({part}); figures would be of something else")
+        found[part] = name
+    found["tls"] += f" on {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"
+    found["compiled"] = "yes" if any(_COMPILED.search(file) for file in files) else "no"
+    return found
+
+
+def peer(name: str, pid: int) -> dict[str, str]:
+    """What is known of another proxy's process from outside: the TLS library, if it maps one."""
+    files = kernel.mapped(pid)
+    return {"tls": next((Path(file).name for file in sorted(files) if "/libssl" in file), f"{name}'s own")}

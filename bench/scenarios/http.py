@@ -1,0 +1,152 @@
+"""Requests through sidecars: CPU per request at fixed rates and at saturation, added latency, memory under load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import kernel, maths
+from bench.errors import BenchError
+from bench.load import Load
+from bench.plan import Contender, Plan, Run
+from bench.result import CONTROL, DIRECT, Scenario, Subject
+from bench.shapes import Shape
+
+RATE: Final = 500
+"""Requests per second of the latency windows."""
+
+SETTLE: Final = 0.2
+"""Seconds of load at each rate before its window."""
+
+IDLE: Final = 2.0
+"""Seconds without load in which what a proxy does by itself is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """A scenario of HTTP requests through `shape`."""
+
+    name: str
+    title: str
+    shape: Shape
+    load: Callable[[Path], Load]
+
+    def steps(self, plan: Plan, proxies: int) -> int:
+        latency = proxies if plan.quick else proxies + 1
+        return 1 + 2 * proxies + plan.pairs * (2 * proxies + latency)
+
+    def run(self, run: Run) -> Scenario:
+        load = self.load(run.stage.directory)
+        rates = " and ".join(map(str, load.rates))
+        about = f"1 KiB answers; CPU at {rates} requests/s; latency at {RATE} requests/s, open loop; {load.about()}"
+        scenario = Scenario(self.name, self.title, about)
+        direct = Subject(DIRECT, "direct", 0)
+        scenario.subjects.append(direct)
+        upstream = run.stage.upstream("http")
+        with run.stage.scene() as scene:
+            contenders = run.deploy(scene, scenario, self.shape)
+            _Windows(run, scenario, load, contenders).measure(direct, upstream)
+            scene.end()
+            for contender in contenders:
+                try:
+                    contender.deployed.check_logs()
+                except BenchError as error:
+                    run.fail(scenario, contender.subject.title, error)
+        return scenario
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What latency is measured of: a proxy, or the upstream itself."""
+
+    subject: Subject
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The measurements of one scenario. `contenders` loses those that fail."""
+
+    run: Run
+    scenario: Scenario
+    load: Load
+    contenders: list[Contender]
+
+    def measure(self, direct: Subject, upstream: int) -> None:
+        """All of it. Raises BenchError when not even the upstream answers."""
+        run, plan, contenders = self.run, self.run.plan, self.contenders
+        for contender in tuple(contenders):
+            run.step(f"{self.scenario.name}: {contender.subject.title} warms up")
+            try:
+                with self.load.fixed(contender.deployed.port) as connections:
+                    connections.run(plan.warm_up)
+            except BenchError as error:
+                run.fail(self.scenario, contender.subject.title, error)
+                contenders.remove(contender)
+        run.step(f"{self.scenario.name}: idle")
+        idle_from = [contender.deployed.cpu() for contender in contenders]
+        time.sleep(IDLE)
+        for contender, at_first in zip(contenders, idle_from, strict=True):
+            idle = (contender.deployed.cpu() - at_first) / IDLE
+            contender.subject.add("cpu_idle", idle / contender.subject.sidecars)
+        run.turns(self.scenario, "CPU at fixed rates", contenders, self._fixed, _title)
+        run.turns(self.scenario, "CPU at saturation", contenders, self._saturate, _title)
+
+        targets = [_Target(direct, upstream)]
+        targets += [
+            _Target(one.subject, one.deployed.port)
+            for one in contenders
+            if not (plan.quick and one.subject.name == CONTROL)
+        ]
+        run.turns(self.scenario, "latency", targets, self._latency, lambda one: one.subject.title)
+        if direct not in self.scenario.subjects:
+            raise BenchError(f"{self.scenario.name}: not even the upstream alone answers: {run.failures[-1]}")
+        contenders[:] = [one for one in contenders if one.subject in self.scenario.subjects]
+        for contender in contenders:
+            _add_differences(contender.subject, direct)
+            for pid in contender.deployed.pids:  # not PSS: the control shares its pages
+                contender.subject.add("memory_alone", kernel.memory(pid).alone)
+
+    def _fixed(self, contender: Contender) -> None:
+        """CPU per request as the slope between rates, so that what the proxy does on its own is not in it."""
+        deployed, points = contender.deployed, []
+        with self.load.fixed(deployed.port) as connections:
+            for rate in self.load.rates:
+                connections.run(SETTLE, rate)
+                before = deployed.cpu()
+                window = connections.run(self.run.plan.seconds, rate)
+                points.append((window.requests / window.seconds, (deployed.cpu() - before) / window.seconds))
+        deployed.check()
+        deployed.trim()
+        sidecars = contender.subject.sidecars
+        contender.subject.add("cpu", maths.slope(points)[0] / sidecars)
+        for name, (reached, used) in (("cpu_low", points[0]), ("cpu_high", points[-1])):
+            contender.subject.add(name, used / reached / sidecars)
+
+    def _saturate(self, contender: Contender) -> None:
+        deployed = contender.deployed
+        before = deployed.cpu()
+        requests = self.load.saturate(deployed.port, self.run.plan.seconds)
+        used = deployed.cpu() - before
+        deployed.check()
+        deployed.trim()
+        contender.subject.add("cpu_saturated", used / requests / contender.subject.sidecars)
+
+    def _latency(self, target: _Target) -> None:
+        found = self.load.latency(target.port, RATE, self.run.plan.latency_seconds)
+        target.subject.add("p50", found.p50)
+        target.subject.add("p99", found.p99)
+
+
+def _title(contender: Contender) -> str:
+    return contender.subject.title
+
+
+def _add_differences(subject: Subject, direct: Subject) -> None:
+    """What the sidecars add to the latency of the same turn without them."""
+    for name in ("p50", "p99"):
+        for mine, without in zip(subject.figures.get(name, ()), direct.figures[name], strict=False):
+            subject.add(f"added_{name}", mine - without)
