@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import errors
 from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.request import RequestReader
+from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
@@ -20,7 +21,7 @@ _LINGER: Final = 1.0
 """Seconds that a closing connection waits for the client to read the last answer (Envoy: delayed_close_timeout)."""
 
 
-class ClientConnection:
+class ClientConnection(Timed):
     """The base of Downstream. `closing`: no request after the current one."""
 
     __slots__ = (
@@ -35,8 +36,6 @@ class ClientConnection:
         "_write_paused",
         "address",
         "closing",
-        "deadline",
-        "entered",
         "exchange",
         "idle_since",
         "reader",
@@ -44,14 +43,13 @@ class ClientConnection:
     )
 
     def __init__(self, slot: ListenerSlot, address: str) -> None:
+        super().__init__()
         config = slot.state.config
         self._slot = slot
         self.address = address
         self.transport: Any = None
         self.reader = RequestReader(config.max_request_headers_bytes, config.max_headers_count)
         self.exchange: Exchange | None = None
-        self.deadline = 0.0
-        self.entered = 0.0
         self.idle_since = 0.0
         self.closing = False
         self._error: ProtocolError | None = None

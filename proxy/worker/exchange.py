@@ -15,7 +15,7 @@ from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http.heads import NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.telemetry import trace
-from proxy.worker.forward import append_forwarded_for, request_id, request_lines
+from proxy.worker.forward import append_forwarded_for, request_ids, request_lines
 from proxy.worker.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Exchange(Recovery):
             if not self.trace.continued:  # W3C Trace Context §4.3: a new trace has no state of the old one
                 head.headers = [pair for pair in head.headers if pair[0] != b"tracestate"]
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
-            self.request_id = request_id()
+            self.request_id = request_ids.next()
         if state.use_remote_address:
             append_forwarded_for(self)
         self.route = route = state.routes.match(head)
@@ -259,6 +259,6 @@ class Exchange(Recovery):
         if self.flags:
             for flag in self.flags.split(","):
                 values[state.counters.slot("response_flags_total", listener=state.name, flag=flag)] += 1
-        for line, file in state.loggers:
-            file.write(line(self))
+        for logger in state.loggers:
+            logger.log(self)
         self.downstream.finished(keep, now)

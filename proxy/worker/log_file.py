@@ -7,7 +7,11 @@ import contextlib
 import os
 import stat
 
+from proxy.config.listener import AccessLog
+from proxy.telemetry import access_log
+from proxy.telemetry.access_log import Line
 from proxy.telemetry.counters import Counters
+from proxy.telemetry.record import Record
 
 _FLUSH_BYTES = 64 * 1024
 _MAX_BYTES = 4 * 1024 * 1024
@@ -84,6 +88,20 @@ def _open(path: str) -> int:
     return os.dup(std)  # a file does not block, and its offset must stay shared
 
 
+class Logger:
+    """An access log: its format and its file."""
+
+    __slots__ = ("_file", "_line")
+
+    def __init__(self, line: Line, file: LogFile) -> None:
+        self._line = line
+        self._file = file
+
+    def log(self, record: Record) -> None:
+        """Take one record."""
+        self._file.write(self._line.write(record))
+
+
 class LogFiles:
     """The open files by path; listeners that log to the same path share one."""
 
@@ -100,6 +118,14 @@ class LogFiles:
         if file is None:
             file = self._files[path] = LogFile(path, self._loop, self._counters)
         return file
+
+    def logger(self, config: AccessLog) -> Logger:
+        """An access log as configured. Raises OSError, ValueError."""
+        if config.json_format is not None:
+            line = access_log.compile_json(config.json_format)
+        else:
+            line = access_log.compile_text(config.text_format or "")
+        return Logger(line, self.open(config.path))
 
     def keep(self, paths: set[str]) -> None:
         """Close the files that no listener names any more."""

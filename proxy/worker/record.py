@@ -1,11 +1,12 @@
-"""The state of an exchange, and what the access log reads of it (telemetry.access_log.Record)."""
+"""The state of an exchange, and what the access log reads of it (telemetry.record)."""
 
 from __future__ import annotations
 
-from time import monotonic, time
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from proxy.http.headers import find
+from proxy.telemetry.record import Record
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from proxy.worker.tables import ListenerState
     from proxy.worker.upstream import Upstream
 
-_EPOCH: Final = time() - monotonic()
 
-
-class Record:
+class ExchangeRecord(Record):
     """The base of Exchange: its state, and what the access log reads of it."""
 
     __slots__ = (
@@ -30,16 +29,10 @@ class Record:
         "_stale_retried",
         "_tried",
         "_waited",
-        "attempts",
-        "bytes_received",
-        "bytes_sent",
         "cluster",
-        "details",
         "downstream",
-        "duration",
         "ended",
         "endpoint",
-        "flags",
         "head",
         "message",
         "request_deadline",
@@ -47,9 +40,7 @@ class Record:
         "response_head",
         "response_started",
         "route",
-        "started",
         "state",
-        "status",
         "trace",
         "tunnel",
         "upstream",
@@ -57,24 +48,17 @@ class Record:
     )
 
     def __init__(self, downstream: Downstream, state: ListenerState, message: RequestMessage) -> None:
+        super().__init__(monotonic())
         self.downstream = downstream
         self.state = state
         self.message = message
         self.head: RequestHead = message.head
-        self.started = monotonic()
-        self.duration = 0.0
         self.request_deadline = 0.0
         self.route: CompiledRoute[ClusterState] | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
         self.upstream: Upstream | None = None
         self.waiting = False
-        self.attempts = 0
-        self.status = 0
-        self.flags = ""
-        self.details = ""
-        self.bytes_received = 0
-        self.bytes_sent = 0
         self.request_id = self.head.request_id
         self.trace: Trace | None = None
         self.response_head: ResponseHead | None = None
@@ -89,11 +73,15 @@ class Record:
         self._retrying = False
         self._stale_retried = False
 
-    @property
-    def start_time(self) -> float:
-        return self.started + _EPOCH
+    def method(self) -> bytes | None:
+        return self.head.method
 
-    @property
+    def target(self) -> bytes | None:
+        return self.head.target
+
+    def authority(self) -> bytes | None:
+        return self.head.authority
+
     def protocol(self) -> str:
         return "HTTP/1.0" if self.head.http10 else "HTTP/1.1"
 
@@ -108,26 +96,20 @@ class Record:
     def response_header(self, name: bytes) -> bytes | None:
         return find(self.response_head.headers, name) if self.response_head is not None else None
 
-    @property
     def upstream_host(self) -> str:
         return self.endpoint.text if self.endpoint is not None else ""
 
-    @property
     def upstream_cluster(self) -> str:
         return self.cluster.name if self.cluster is not None else ""
 
-    @property
     def route_name(self) -> str:
         return self.route.name if self.route is not None else ""
 
-    @property
     def peer_uri_san(self) -> str:
         return self.downstream.peer_uri
 
-    @property
     def trace_id(self) -> str:
         return self.trace.trace_id.decode() if self.trace is not None else ""
 
-    @property
     def downstream_address(self) -> str:
         return self.downstream.address

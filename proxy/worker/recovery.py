@@ -9,13 +9,13 @@ from proxy.errors import ErrorKind
 from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import ResponseHead
 from proxy.policy import retry
-from proxy.worker.record import Record
+from proxy.worker.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from proxy.config.route import RetryPolicy
 
 
-class Recovery(Record):
+class Recovery(ExchangeRecord):
     """The base of Exchange: its ways out. Exchange makes the tries."""
 
     __slots__ = ()

@@ -9,14 +9,12 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
 
 from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
 from proxy.config.route import RouteConfiguration
 from proxy.filters import FILTERS
 from proxy.routing.table import RouteTable
-from proxy.telemetry import access_log
 from proxy.telemetry.counters import Counters
 from proxy.worker.log_file import LogFiles
 from proxy.worker.pool import Pool
@@ -121,14 +119,7 @@ class ListenerState:
         self.latency = counters.histogram("downstream_rq_seconds", listener=name)
         self.connections_total = counters.slot("downstream_cx_total", listener=name)
         self.handshakes = counters.slot("downstream_tls_handshake_total", listener=name)
-        loggers: list[tuple[Callable[[Any], str], Any]] = []
-        for log in config.access_logs:
-            if log.json_format is not None:
-                line = access_log.compile_json(log.json_format)
-            else:
-                line = access_log.compile_text(log.text_format or "")
-            loggers.append((line, files.open(log.path)))
-        self.loggers = tuple(loggers)
+        self.loggers = [files.logger(log) for log in config.access_logs]
 
 
 def _client_cert(details: str) -> Callable[[bytes | None, bytes | None], bytes | None]:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
-from proxy.telemetry import access_log
 from proxy.telemetry.counters import Counters
 from proxy.worker.acceptor import Accepted, Acceptor
 from proxy.worker.log_file import LogFiles
@@ -79,14 +78,7 @@ class TcpState:
         self.max_durations = counters.slot("downstream_cx_max_duration_reached_total", listener=name)
         self.rx_bytes = counters.slot("downstream_cx_rx_bytes_total", listener=name)
         self.tx_bytes = counters.slot("downstream_cx_tx_bytes_total", listener=name)
-        loggers: list[tuple[Callable[[Any], str], Any]] = []
-        for log in config.access_logs:
-            if log.json_format is not None:
-                line = access_log.compile_json(log.json_format)
-            else:
-                line = access_log.compile_text(log.text_format or "")
-            loggers.append((line, files.open(log.path)))
-        self.loggers = tuple(loggers)
+        self.loggers = [files.logger(log) for log in config.access_logs]
 
     def target(self, draw: float) -> ClusterState:
         """A cluster by weight; `draw` is uniform in [0, 1)."""

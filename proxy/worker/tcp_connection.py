@@ -14,11 +14,12 @@ import os
 import socket
 from collections.abc import Callable
 from random import random
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.cluster.state import ClusterState, Endpoint
+from proxy.telemetry.record import Record
 from proxy.worker import tls
 from proxy.worker.tcp_leg import Leg, TlsLeg
 from proxy.worker.tcp_relay import Direction, Relay
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proxy.worker.tcp")
 
-_EPOCH: Final = time() - monotonic()
 _GREETING: Final = 0
 _CONNECTING: Final = 1
 _RELAYING: Final = 2
@@ -40,28 +40,42 @@ MAX_DURATION: Final = "DT"
 """Flags that only a connection can have; the rest are in proxy.errors."""
 
 
-class NoHead:
-    """What the access log's HTTP operators find of a connection that is not HTTP."""
+class TcpRecord(Record):
+    """What the access log tells of a connection: of HTTP's operators, nothing."""
 
-    __slots__ = ("authority", "method", "target")
+    __slots__ = ("_connection",)
 
-    def __init__(self) -> None:
-        self.method: bytes | None = None
-        self.target: bytes | None = None
-        self.authority: bytes | None = None
+    def __init__(self, connection: TcpConnection) -> None:
+        super().__init__(connection.started)
+        self._connection = connection
+        self.duration = monotonic() - connection.started
+        self.flags = connection.flags
+        self.details = connection.details
+        self.attempts = connection.attempts
+        self.bytes_received = connection.bytes_received
+        self.bytes_sent = connection.bytes_sent
 
+    def upstream_host(self) -> str:
+        endpoint = self._connection.endpoint
+        return endpoint.text if endpoint is not None else ""
 
-_NO_HEAD: Final = NoHead()
+    def upstream_cluster(self) -> str:
+        cluster = self._connection.cluster
+        return cluster.name if cluster is not None else ""
+
+    def peer_uri_san(self) -> str:
+        return self._connection.peer_uri_san
+
+    def downstream_address(self) -> str:
+        return self._connection.downstream_address
 
 
 class TcpConnection(Relay):
-    """See the module's text. It is also what the access log reads (telemetry.access_log.Record)."""
+    """See the module's text."""
 
     __slots__ = (
-        "_cluster",
         "_counted",
         "_down",
-        "_endpoint",
         "_from_client",
         "_from_upstream",
         "_max_until",
@@ -75,19 +89,13 @@ class TcpConnection(Relay):
         "attempts",
         "bytes_received",
         "bytes_sent",
-        "deadline",
+        "cluster",
         "details",
         "downstream_address",
-        "duration",
-        "entered",
+        "endpoint",
         "flags",
-        "head",
         "peer_uri_san",
-        "protocol",
-        "route_name",
         "started",
-        "status",
-        "trace_id",
     )
 
     def __init__(self, slot: TcpSlot, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str) -> None:
@@ -96,9 +104,6 @@ class TcpConnection(Relay):
         self._slot = slot
         self._state: TcpState = state
         self.started = self.moved
-        self.deadline = 0.0
-        self.entered = 0.0
-        self.duration = 0.0
         self.flags = ""
         self.details = ""
         self.peer_uri_san = ""
@@ -106,14 +111,8 @@ class TcpConnection(Relay):
         self.bytes_received = 0
         self.bytes_sent = 0
         self.downstream_address = address
-        # The rest of a Record, which has no meaning here.
-        self.head = _NO_HEAD
-        self.protocol = ""
-        self.route_name = ""
-        self.status = 0
-        self.trace_id = ""
-        self._cluster: ClusterState | None = None
-        self._endpoint: Endpoint | None = None
+        self.cluster: ClusterState | None = None
+        self.endpoint: Endpoint | None = None
         self._counted = False  # among the cluster's and the endpoint's connections
         self._tried: tuple[Endpoint, ...] = ()
         self._up: Leg | None = None
@@ -165,9 +164,9 @@ class TcpConnection(Relay):
         if self._phase == _ENDED:
             return
         self._phase = _CONNECTING
-        cluster = self._cluster
+        cluster = self.cluster
         if cluster is None:
-            cluster = self._cluster = self._state.target(random())
+            cluster = self.cluster = self._state.target(random())
         values = self.counters.values
         if cluster.connections >= cluster.config.circuit_breakers.max_connections:
             values[self.counters.slot("upstream_cx_overflow_total", cluster=cluster.name)] += 1
@@ -179,7 +178,7 @@ class TcpConnection(Relay):
             self._fail(errors.NO_HEALTHY_UPSTREAM.flag, f"cluster {cluster.name}: no healthy endpoint")
             return
         self.attempts += 1
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         cluster.connections += 1
         endpoint.connections += 1
         endpoint.active += 1
@@ -214,7 +213,7 @@ class TcpConnection(Relay):
             self._greet_upstream()
 
     def _greet_upstream(self) -> None:
-        leg, cluster = self._up, self._cluster
+        leg, cluster = self._up, self.cluster
         assert leg is not None
         assert cluster is not None
         try:
@@ -235,7 +234,7 @@ class TcpConnection(Relay):
 
     def _attempt_failed(self, error: Exception) -> None:
         """No connection to this endpoint: count it, and try another while the listener allows it."""
-        cluster, endpoint, leg = self._cluster, self._endpoint, self._up
+        cluster, endpoint, leg = self.cluster, self.endpoint, self._up
         assert cluster is not None
         assert endpoint is not None
         values = self.counters.values
@@ -271,7 +270,7 @@ class TcpConnection(Relay):
         self._uncount()
 
     def _uncount(self) -> None:
-        cluster, endpoint = self._cluster, self._endpoint
+        cluster, endpoint = self.cluster, self.endpoint
         if self._counted and cluster is not None and endpoint is not None:
             self._counted = False
             cluster.connections -= 1
@@ -281,7 +280,7 @@ class TcpConnection(Relay):
     # ---- both
 
     def _relay(self) -> None:
-        cluster, endpoint, state, up = self._cluster, self._endpoint, self._state, self._up
+        cluster, endpoint, state, up = self.cluster, self.endpoint, self._state, self._up
         assert cluster is not None
         assert endpoint is not None
         assert up is not None
@@ -309,7 +308,7 @@ class TcpConnection(Relay):
 
     def on_broken(self, leg: Leg, error: OSError) -> None:
         """A reset, or broken TLS: the other side must not take what it has for the whole."""
-        cluster, endpoint, upstream = self._cluster, self._endpoint, self._from_upstream
+        cluster, endpoint, upstream = self.cluster, self.endpoint, self._from_upstream
         assert cluster is not None
         assert endpoint is not None
         if leg is self._up:
@@ -402,13 +401,14 @@ class TcpConnection(Relay):
                 else:
                     leg.close()
         self._uncount()
-        self.duration = monotonic() - self.started
         state = self._state
         if self.flags:
             for flag in self.flags.split(","):
                 self.counters.values[self.counters.slot("response_flags_total", listener=state.name, flag=flag)] += 1
-        for line, file in state.loggers:
-            file.write(line(self))
+        if state.loggers:
+            record = TcpRecord(self)
+            for logger in state.loggers:
+                logger.log(record)
         self._slot.connections.discard(self)
 
     # ---- waiting for a handshake or a connect
@@ -431,23 +431,3 @@ class TcpConnection(Relay):
         self._reader = self._writer = -1
 
     # ---- what the access log asks for besides the attributes
-
-    @property
-    def start_time(self) -> float:
-        return self.started + _EPOCH
-
-    @property
-    def upstream_host(self) -> str:
-        return self._endpoint.text if self._endpoint is not None else ""
-
-    @property
-    def upstream_cluster(self) -> str:
-        return self._cluster.name if self._cluster is not None else ""
-
-    def request_header(self, name: bytes) -> bytes | None:
-        """There are none."""
-        return None
-
-    def response_header(self, name: bytes) -> bytes | None:
-        """There are none."""
-        return None

@@ -16,6 +16,7 @@ from typing import Final
 from proxy.telemetry.counters import Counters
 from proxy.worker.splice import FLAGS, PIPE_BYTES, Pipe, Pipes
 from proxy.worker.tcp_leg import BLOCKED, Leg
+from proxy.worker.timers import Timed
 
 _READ: Final = 256 * 1024
 _BULK: Final = 128 * 1024
@@ -27,12 +28,13 @@ _room: Final = bytearray(_READ)
 _view: Final = memoryview(_room)
 
 
-class Relay:
+class Relay(Timed):
     """What two directions share. `moved`: when bytes last went either way, monotonic seconds."""
 
     __slots__ = ("counters", "loop", "moved", "pipes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, pipes: Pipes) -> None:
+        super().__init__()
         self.loop = loop
         self.counters = counters
         self.pipes = pipes

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from heapq import heappop, heappush
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 log = logging.getLogger("proxy.worker.timers")
 
@@ -21,14 +21,19 @@ HORIZON: Final = 5.0
 """Seconds: how far ahead something is entered, and how long the wheel keeps what is gone."""
 
 
-class Timed(Protocol):
-    """`deadline`: monotonic seconds, 0 for none. `entered`: the wheel's own, when its bucket begins; 0 when in none."""
+class Timed:
+    """The base of what can time out. `deadline`: monotonic seconds, 0 for none. `entered`: the wheel's own, when its
+    bucket begins; 0 when in none."""
 
-    deadline: float
-    entered: float
+    __slots__ = ("deadline", "entered")
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.entered = 0.0
 
     def on_deadline(self, now: float) -> None:
         """The deadline has passed; it is 0 again. May set a new one."""
+        raise NotImplementedError
 
 
 class Timers:

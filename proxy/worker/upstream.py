@@ -11,6 +11,7 @@ from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 from proxy.worker import tls
+from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -21,7 +22,7 @@ MAX_RESPONSE_HEAD = 60 * 1024
 MAX_RESPONSE_FIELDS = 100
 
 
-class Upstream:
+class Upstream(Timed):
     """One connection of one endpoint; an asyncio.Protocol, without the base class, which cannot be compiled.
 
     `usable`: idle and good for another request. `trusted`: mutual TLS with a verified peer, so that what sidecars tell
@@ -35,9 +36,7 @@ class Upstream:
         "_requests",
         "_tunnel",
         "cluster",
-        "deadline",
         "endpoint",
-        "entered",
         "exchange",
         "reader",
         "sent_all",
@@ -48,6 +47,7 @@ class Upstream:
     )
 
     def __init__(self, pool: Pool, cluster: ClusterState, endpoint: Endpoint) -> None:
+        super().__init__()
         self._pool = pool
         self.cluster = cluster
         self.endpoint = endpoint
@@ -57,8 +57,6 @@ class Upstream:
         self.usable = False
         self.trusted = False
         self.write_paused = False
-        self.deadline = 0.0
-        self.entered = 0.0
         self._answered = False
         self._chunked = False
         self._read_paused = False

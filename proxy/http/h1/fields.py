@@ -1,4 +1,4 @@
-"""Field lines (RFC 9112 §5): a block of them is checked whole, then taken apart line by line.
+"""Field lines (RFC 9112 §5), read one by one.
 
 Peers send the same lines again and again, so lines that were valid once are remembered, within a bound.
 """
@@ -34,8 +34,8 @@ class Line:
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 §5.6.2."""
-_TEXT: Final = bytes(octet for octet in range(256) if octet == 9 or (octet >= 32 and octet != 127))
-"""What a line may hold: visible characters, obs-text, space and tab (RFC 9110 §5.5)."""
+_CONTROLS: Final = bytes(octet for octet in range(128) if (octet < 32 and octet != 9) or octet == 127)
+"""What no line may hold: with CR, LF or NUL inside, two readers could see different lines (RFC 9110 §5.5)."""
 _MAX_LINES: Final = 2048
 _MAX_LINE: Final = 200
 _lines: dict[bytes, Line] = {}
@@ -43,32 +43,26 @@ LINES: Final = _lines
 """The lines that were read lately, for callers that inline the common case of read_line."""
 
 
-def split_block(block: bytes) -> list[bytes]:
-    """The lines of a block that ends before its last CRLF. Raises ProtocolError when one holds a character that no
-    line may hold: with CR, LF or NUL inside, two readers could see different lines (RFC 9110 §5.5, RFC 9112 §2.2)."""
-    lines = block.split(b"\r\n")
-    if len(block.translate(None, _TEXT)) != 2 * (len(lines) - 1):
-        raise ProtocolError(_what_is_wrong(lines))
-    return lines
+def check_line(line: bytes) -> None:
+    """Raise ProtocolError for a character that no line may hold."""
+    if len(line.translate(None, _CONTROLS)) != len(line):
+        raise ProtocolError(_what_is_wrong(line))
 
 
-def _what_is_wrong(lines: list[bytes]) -> str:
-    for line in lines:
-        bad = line.translate(None, _TEXT)
-        if b"\n" in bad:
-            return "a line that ends in LF alone (RFC 9112 §2.2)"
-        if b"\r" in bad:
-            return "a CR that ends no line (RFC 9112 §2.2)"
-        if bad:
-            return f"a control character, 0x{bad[0]:02x} (RFC 9110 §5.5)"
-    raise AssertionError("called for a block without fault")
+def _what_is_wrong(line: bytes) -> str:
+    if b"\n" in line:
+        return "a line that ends in LF alone (RFC 9112 §2.2)"
+    if b"\r" in line:
+        return "a CR that ends no line (RFC 9112 §2.2)"
+    return "a control character (RFC 9110 §5.5)"
 
 
 def read_line(line: bytes) -> Line:
-    """One field line, whose characters split_block has checked. Raises ProtocolError."""
+    """One field line. Raises ProtocolError."""
     known = _lines.get(line)
     if known is not None:
         return known
+    check_line(line)
     colon = line.find(b":")
     if colon <= 0:
         raise ProtocolError(_no_field(line))

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy import errors
 from proxy.http import headers as names
-from proxy.http.h1.fields import LINES, ProtocolError, read_line, split_block
+from proxy.http.h1.fields import LINES, ProtocolError, read_line
 from proxy.http.headers import Headers, tokens
 from proxy.http.heads import CHUNKED, Message
 
@@ -202,7 +202,7 @@ class Reader:
             return self._keep(data, at)
         if end - at > self._max_size:
             raise self._trailers_too_large()
-        lines = split_block(data[at:end])
+        lines = data[at:end].split(b"\r\n")
         if len(lines) > self._max_count:
             raise self._trailers_too_large()
         message = self._reading

@@ -7,7 +7,7 @@ from typing import Final
 
 from proxy import errors
 from proxy.http import headers as names
-from proxy.http.h1.fields import TOKEN, ProtocolError, split_block
+from proxy.http.h1.fields import TOKEN, ProtocolError, check_line
 from proxy.http.h1.reader import HEAD, RAW, Reader
 from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, RequestHead, RequestMessage
@@ -71,7 +71,7 @@ class RequestReader(Reader):
         _split_start(line)
 
     def _on_head(self, block: bytes) -> None:
-        lines = split_block(block) if block[0] > 32 else _no_lines(block)
+        lines = block.split(b"\r\n")
         start = lines[0]
         parts = _split_start(start)
         method, target = parts[0], parts[1]
@@ -138,9 +138,12 @@ class RequestReader(Reader):
 
 def _split_start(start: bytes) -> list[bytes]:
     """Method, target and version of a request line."""
+    if start[:1] == b"\x16":
+        raise ProtocolError(_other_protocol(start) or "a control character (RFC 9110 §5.5)")
+    check_line(start)
     parts = start.split(b" ")
     if len(parts) != 3:
-        raise ProtocolError("a request line that is not three words (RFC 9112 §3)")
+        raise ProtocolError(_other_protocol(start) or "a request line that is not three words (RFC 9112 §3)")
     if parts[2] != b"HTTP/1.1" and parts[2] != b"HTTP/1.0":
         raise ProtocolError(_other_protocol(start) or "a version other than HTTP/1.1 and HTTP/1.0 (RFC 9112 §2.3)")
     if parts[0] not in _METHODS and TOKEN.fullmatch(parts[0]) is None:
@@ -148,10 +151,6 @@ def _split_start(start: bytes) -> list[bytes]:
     if not parts[1] or not start.isascii() or b"\t" in start:
         raise ProtocolError("a request target with characters that no URI has (RFC 3986 §2)")
     return parts
-
-
-def _no_lines(block: bytes) -> list[bytes]:
-    raise ProtocolError(_other_protocol(block) or "a request line that begins with no method (RFC 9112 §3)")
 
 
 def _address(head: RequestHead, target: bytes, host: bytes) -> None:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from proxy.http import headers as names
-from proxy.http.h1.fields import ProtocolError, split_block
+from proxy.http.h1.fields import ProtocolError, check_line
 from proxy.http.h1.reader import DONE, HEAD, RAW, Reader
 from proxy.http.headers import tokens
 from proxy.http.heads import CHUNKED, CONNECT, NO_UPGRADE, UNTIL_CLOSE, ResponseHead, ResponseMessage
@@ -76,7 +76,7 @@ class ResponseReader(Reader):
         _read_status_line(line)
 
     def _on_head(self, block: bytes) -> None:
-        lines = split_block(block)
+        lines = block.split(b"\r\n")
         http10, status, reason = _status_lines.get(lines[0]) or _read_status_line(lines[0])
         self._read_fields(lines)
         keep_alive = self._persistence(http10)
@@ -130,6 +130,7 @@ class ResponseReader(Reader):
 
 
 def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
+    check_line(line)
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise ProtocolError("a status line that is none (RFC 9112 §4)")
