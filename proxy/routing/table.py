@@ -5,25 +5,62 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from proxy.config.route import DirectResponse, ForwardAction, RetryPolicy, Route, RouteConfiguration, VirtualHost
+from proxy.config.route import (
+    DirectResponse,
+    ForwardAction,
+    HeaderMutations,
+    RetryPolicy,
+    Route,
+    RouteConfiguration,
+    VirtualHost,
+)
 from proxy.routing.matchers import Predicate, Request, route
+from proxy.routing.mutations import Format, HeaderEdits, compile_edits
 
 Target = TypeVar("Target")
 
 _MAX_CACHED_HOSTS = 1024
 
 
+def _no_operators(form: str) -> Format:
+    raise ValueError(f"nothing here can evaluate {form!r}")
+
+
+class Defaults:
+    """What a listener gives its routes: its own timeouts, where a route says nothing (seconds, 0 for none), and the
+    compiler of values with command operators."""
+
+    __slots__ = ("compile_value", "idle_timeout", "max_stream_duration")
+
+    def __init__(
+        self,
+        idle_timeout: float = 0.0,
+        max_stream_duration: float = 0.0,
+        compile_value: Callable[[str], Format] = _no_operators,
+    ) -> None:
+        self.idle_timeout = idle_timeout
+        self.max_stream_duration = max_stream_duration
+        self.compile_value = compile_value
+
+
 class CompiledRoute(Generic[Target]):
-    """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last."""
+    """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
+
+    `outer`: the mutations of its virtual host and route configuration, `most_specific_last` where they come first."""
 
     __slots__ = (
         "action",
+        "auto_host_rewrite",
         "forward",
         "host_rewrite",
+        "idle_timeout",
         "matches",
+        "max_stream_duration",
         "name",
         "prefix",
         "prefix_rewrite",
+        "request_edits",
+        "response_edits",
         "retry",
         "targets",
         "timeout",
@@ -31,7 +68,14 @@ class CompiledRoute(Generic[Target]):
         "upgrades",
     )
 
-    def __init__(self, config: Route, resolve: Callable[[str], Target]) -> None:
+    def __init__(
+        self,
+        config: Route,
+        resolve: Callable[[str], Target],
+        defaults: Defaults,
+        outer: tuple[HeaderMutations, ...] = (),
+        most_specific_last: bool = False,
+    ) -> None:
         self.name = config.name
         self.action: ForwardAction | DirectResponse = config.action
         self.forward = config.action if isinstance(config.action, ForwardAction) else None
@@ -44,6 +88,19 @@ class CompiledRoute(Generic[Target]):
         self.timeout = 0.0
         self.retry: RetryPolicy | None = None
         self.upgrades: dict[bytes, bool] = {}
+        self.auto_host_rewrite = False
+        self.idle_timeout = defaults.idle_timeout
+        self.max_stream_duration = defaults.max_stream_duration
+        levels = (config.headers, *outer)
+        if most_specific_last:
+            levels = levels[::-1]
+        compile_value = defaults.compile_value
+        self.request_edits: HeaderEdits | None = compile_edits(
+            [(level.request_add, level.request_remove) for level in levels], compile_value
+        )
+        self.response_edits: HeaderEdits | None = compile_edits(
+            [(level.response_add, level.response_remove) for level in levels], compile_value
+        )
         if self.forward is not None:
             targets = []
             for cluster in self.forward.clusters:
@@ -58,6 +115,11 @@ class CompiledRoute(Generic[Target]):
                 self.prefix_rewrite = self.forward.prefix_rewrite.encode()
             if self.forward.host_rewrite is not None:
                 self.host_rewrite = self.forward.host_rewrite.encode()
+            self.auto_host_rewrite = self.forward.auto_host_rewrite
+            if self.forward.idle_timeout is not None:
+                self.idle_timeout = self.forward.idle_timeout
+            if self.forward.max_stream_duration is not None:
+                self.max_stream_duration = self.forward.max_stream_duration
 
     def target(self, draw: Callable[[], float]) -> Target:
         """One of the targets, by weight. `draw()` is uniform in [0, 1)."""
@@ -77,12 +139,17 @@ class CompiledRoute(Generic[Target]):
         return self.prefix_rewrite + target[len(self.prefix) :]
 
 
+_NO_DEFAULTS = Defaults()
+
+
 class RouteTable(Generic[Target]):
     """A RouteConfiguration, compiled. `resolve` turns a cluster's name into what the request needs of it."""
 
     __slots__ = ("_cache", "_default", "_exact", "_ignore_port", "_prefixes", "_suffixes", "name")
 
-    def __init__(self, config: RouteConfiguration, resolve: Callable[[str], Target]) -> None:
+    def __init__(
+        self, config: RouteConfiguration, resolve: Callable[[str], Target], defaults: Defaults = _NO_DEFAULTS
+    ) -> None:
         self.name = config.name
         self._ignore_port = config.ignore_port_in_host_matching
         self._exact: dict[bytes, tuple[CompiledRoute[Target], ...]] = {}
@@ -91,7 +158,9 @@ class RouteTable(Generic[Target]):
         self._default: tuple[CompiledRoute[Target], ...] = ()
         self._cache: dict[bytes, tuple[CompiledRoute[Target], ...]] = {}
         for host in config.virtual_hosts:
-            self._add(host, tuple(CompiledRoute(entry, resolve) for entry in host.routes))
+            outer = (host.headers, config.headers)
+            last = config.most_specific_header_mutations_wins
+            self._add(host, tuple([CompiledRoute(entry, resolve, defaults, outer, last) for entry in host.routes]))
         self._suffixes.sort(key=lambda pair: -len(pair[0]))
         self._prefixes.sort(key=lambda pair: -len(pair[0]))
 
