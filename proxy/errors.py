@@ -72,7 +72,23 @@ UPSTREAM_PROTOCOL_ERROR = ErrorKind(
     "upstream_protocol_error", "upstream", "UPE", 502, 14, "the upstream's answer is not valid HTTP"
 )
 STREAM_IDLE = ErrorKind("stream_idle", "downstream", "SI", 408, 4, "the request stood still for too long")
+RESPONSE_IDLE = ErrorKind(
+    "response_idle", "upstream", "SI", 504, 4, "nothing came from the upstream within the stream idle timeout"
+)
+REQUEST_TIMEOUT = ErrorKind(
+    "request_timeout", "downstream", "DT", 408, 4, "the request did not arrive whole within request_timeout"
+)
+STREAM_TOO_LONG = ErrorKind(
+    "stream_too_long", "local", "DT", 504, 4, "request and answer took longer than max_stream_duration"
+)
 BAD_REQUEST = ErrorKind("bad_request", "downstream", "DPE", 400, 13, "the request is not valid HTTP/1.1")
+PATH_REFUSED = ErrorKind("path_refused", "downstream", "DPE", 400, 13, "the path of the request is not allowed")
+HTTP10_REFUSED = ErrorKind(
+    "low_version", "downstream", "DPE", 426, 13, "HTTP/1.0 is off (http_protocol_options.accept_http_10)"
+)
+ABSOLUTE_URL_REFUSED = ErrorKind(
+    "absolute_url_refused", "downstream", "NR", 404, 12, "absolute request targets are off (allow_absolute_url)"
+)
 HEADERS_TOO_LARGE = ErrorKind(
     "headers_too_large", "downstream", "DPE", 431, 13, "the request's header section is too large"
 )

@@ -12,7 +12,7 @@ REASONS: Final[dict[int, bytes]] = {
     301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 304: b"Not Modified", 307: b"Temporary Redirect",
     308: b"Permanent Redirect", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
+    426: b"Upgrade Required", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
     502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -27,19 +27,24 @@ def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: byt
         framing = b"content-length: %d\r\n" % length
     else:
         framing = b""
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in head.headers])
     if head.upgrade != NO_UPGRADE:
         framing += upgrade_lines(head.upgrade)
-    te = b"te: trailers\r\nconnection: te\r\n" if head.te_trailers and not head.upgrade else b""
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b%b%b\r\n" % (
-        head.method,
-        target,
-        authority,
-        lines,
-        framing,
-        te,
-        extra,
-    )
+    elif head.te_trailers:
+        framing += b"te: trailers\r\nconnection: te\r\n"
+    parts = [head.method, b" ", target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"]
+    _add_lines(parts, head.headers)
+    parts.append(framing)
+    parts.append(extra)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def _add_lines(parts: list[bytes], headers: Headers) -> None:
+    for name, value in headers:
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\r\n")
 
 
 _BODY_METHODS: Final = frozenset((b"POST", b"PUT", b"PATCH"))
@@ -55,8 +60,12 @@ def response_bytes(head: ResponseHead, framing: bytes, extra: bytes) -> bytes:
     """A response head for the wire; `framing` and `extra` hold complete header lines."""
     status = head.status
     reason = head.reason or REASONS.get(status, b"")
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in head.headers])
-    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, lines, framing, extra)
+    parts = [b"HTTP/1.1 %d " % status, reason, b"\r\n"]
+    _add_lines(parts, head.headers)
+    parts.append(framing)
+    parts.append(extra)
+    parts.append(b"\r\n")
+    return b"".join(parts)
 
 
 def chunk_bytes(chunks: list[bytes]) -> bytes:
