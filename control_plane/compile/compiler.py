@@ -1,7 +1,8 @@
 """The mesh → a snapshot for each kind of client, incrementally.
 
 Each resource is remembered with what it was compiled from; what has the same inputs is the same object.
-Tables are shared by all clients, but for the listeners and the one cluster that depend on a client's ports.
+Tables are shared by all clients, but for the two listeners and the one cluster that depend on a client's ports and
+protocol; and no client is offered its own service on a local port.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class Compiler:
     def __init__(self, trust_domain: str) -> None:
         self._trust_domain = trust_domain
         self._hosts: dict[str, tuple[Service, VirtualHost]] = {}
-        self._memos = {type_url: _Memo() for type_url in (CLUSTER, ENDPOINT, ROUTE)}
-        self._tables = {type_url: Table() for type_url in (CLUSTER, ENDPOINT, ROUTE)}
+        self._memos = {type_url: _Memo() for type_url in (CLUSTER, ENDPOINT, LISTENER, ROUTE)}
+        self._tables = {type_url: Table() for type_url in self._memos}
+        self._protocols: dict[str, str] = {}
         self._own: dict[Client, _Own] = {}
         self.update({}, {})
 
@@ -72,7 +74,8 @@ class Compiler:
             memo.start()
         for name, document in services.items():
             self._service(document.service, serving.get(name, ()))
-        self._routes(tuple(document.service for document in services.values()))
+        self._routes(tuple(it.service for it in services.values() if it.service.protocol == "http"))
+        self._protocols = {name: document.service.protocol for name, document in services.items()}
         for type_url, memo in self._memos.items():
             self._tables[type_url] = memo.sweep(self._tables[type_url])
 
@@ -81,7 +84,7 @@ class Compiler:
         own = self._own.get(client)
         if own is None:
             own = self._own[client] = _Own(client, self._trust_domain)
-        return own.snapshot(self._tables)
+        return own.snapshot(self._tables, self._protocols.get(client.service, "http"))
 
     def forget(self, client: Client) -> None:
         """The last client of this kind is gone."""
@@ -91,6 +94,13 @@ class Compiler:
         self._cluster(service, None, instances)
         for version, spec in service.versions.items():
             self._cluster(service, version, tuple(it for it in instances if eds.is_of_version(it, spec)))
+        if service.local_port is not None:
+            self._memos[LISTENER].get(
+                lds.by_port_name(service.name),
+                service,
+                lambda: lds.by_port(service),
+                lambda: frozenset((CLUSTER, name) for name in rds.clusters(service)),
+            )
 
     def _cluster(self, service: Service, version: str | None, instances: tuple[Instance, ...]) -> None:
         name = cds.cluster_name(service.name, version)
@@ -128,19 +138,32 @@ class _Own:
     """What only clients of one kind get, and their snapshot."""
 
     def __init__(self, client: Client, trust_domain: str) -> None:
-        outbound = Resource.pack(rds.OUTBOUND, lds.outbound(client), [(ROUTE, rds.OUTBOUND)])
-        inbound = Resource.pack(cds.INBOUND, lds.inbound(client, trust_domain), [(CLUSTER, cds.INBOUND)])
-        self._listeners = Table([inbound, outbound])
+        self._client = client
+        self._trust_domain = trust_domain
+        self._protocol = ""
+        self._outbound = Resource.pack(rds.OUTBOUND, lds.outbound(client), [(ROUTE, rds.OUTBOUND)])
         self._app = Resource.pack(cds.INBOUND, cds.inbound(client.app_port))
         self._shared: Mapping[str, Table] = {}
         self._snapshot = Snapshot({})
 
-    def snapshot(self, shared: Mapping[str, Table]) -> Snapshot:
-        if self._shared != shared:  # tables compare by identity
+    def snapshot(self, shared: Mapping[str, Table], protocol: str) -> Snapshot:
+        if self._shared != shared or self._protocol != protocol:  # tables compare by identity
+            old = self._snapshot.tables
             if self._shared.get(CLUSTER) is shared[CLUSTER]:
-                clusters = self._snapshot.tables[CLUSTER]
+                clusters = old[CLUSTER]
             else:
                 clusters = Table([self._app, *shared[CLUSTER].by_name.values()])
-            self._snapshot = Snapshot({**shared, CLUSTER: clusters, LISTENER: self._listeners})
-            self._shared = dict(shared)
+            if self._shared.get(LISTENER) is shared[LISTENER] and self._protocol == protocol:
+                listeners = old[LISTENER]
+            else:
+                listeners = self._listeners(shared[LISTENER], protocol)
+            self._snapshot = Snapshot({**shared, CLUSTER: clusters, LISTENER: listeners})
+            self._shared, self._protocol = dict(shared), protocol
         return self._snapshot
+
+    def _listeners(self, by_port: Table, protocol: str) -> Table:
+        message = lds.inbound(self._client, self._trust_domain, protocol)
+        inbound = Resource.pack(cds.INBOUND, message, [(CLUSTER, cds.INBOUND)])
+        itself = lds.by_port_name(self._client.service)
+        others = (resource for name, resource in by_port.by_name.items() if name != itself)
+        return Table([inbound, self._outbound, *others])

@@ -1,6 +1,9 @@
-"""The two listeners of a sidecar: "outbound" for its app's calls, "inbound" for the mesh's."""
+"""The listeners of a sidecar: "outbound" for its app's calls by name, "inbound" for the mesh's, and one for each
+service that has a local port."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
@@ -17,13 +20,17 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpFilter,
     Rds,
 )
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.wrappers_pb2 import UInt32Value
 
-from control_plane.compile import tls
+from control_plane import mesh
+from control_plane.compile import rds, tls
 from control_plane.compile.cds import INBOUND
 from control_plane.compile.client import Client
-from control_plane.compile.rds import OUTBOUND
+from control_plane.compile.rds import NUM_RETRIES, OUTBOUND
 
 ACCESS_LOG_FIELDS = {
     "time": "%START_TIME%",
@@ -44,6 +51,25 @@ ACCESS_LOG_FIELDS = {
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 }
 
+CONNECTION_LOG_FIELDS = {
+    "time": "%START_TIME%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "duration_ms": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "cluster": "%UPSTREAM_CLUSTER%",
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+}
+
+
+def by_port_name(service: str) -> str:
+    """The name of a service's own listener. Service names have no '|'."""
+    return f"{OUTBOUND}|{service}"
+
 
 def outbound(client: Client) -> Listener:
     """127.0.0.1 only, plain text: the app is on this machine."""
@@ -52,8 +78,29 @@ def outbound(client: Client) -> Listener:
     return _listener(OUTBOUND, "127.0.0.1", client.outbound_port, manager, TrafficDirection.OUTBOUND)
 
 
-def inbound(client: Client, trust_domain: str) -> Listener:
+def by_port(service: mesh.Service) -> Listener:
+    """A service on its local port, for clients that cannot say its name. 127.0.0.1 only, plain text, as outbound."""
+    assert service.local_port is not None
+    name = by_port_name(service.name)
+    if service.protocol == "tcp":
+        terminal: Message = _relay(OUTBOUND, rds.shares(service), NUM_RETRIES + 1)
+    else:
+        host = VirtualHost(name=service.name, domains=["*"], routes=rds.routes(service))
+        manager = _manager(OUTBOUND)
+        manager.route_config.CopyFrom(RouteConfiguration(name=name, virtual_hosts=[host]))
+        terminal = manager
+    return _listener(name, "127.0.0.1", service.local_port, terminal, TrafficDirection.OUTBOUND)
+
+
+def inbound(client: Client, trust_domain: str, protocol: str) -> Listener:
     """All addresses, mutual TLS only; everything goes to the app."""
+    terminal = _relay(INBOUND, {INBOUND: 1}, 1) if protocol == "tcp" else _inbound_manager()
+    listener = _listener(INBOUND, "0.0.0.0", client.inbound_port, terminal, TrafficDirection.INBOUND)
+    listener.filter_chains[0].transport_socket.CopyFrom(tls.downstream(trust_domain))
+    return listener
+
+
+def _inbound_manager() -> HttpConnectionManager:
     manager = _manager(INBOUND)
     # The caller's sidecar holds the deadline; a second one here would cut what its route allows.
     action = RouteAction(cluster=INBOUND, timeout=Duration())
@@ -64,31 +111,49 @@ def inbound(client: Client, trust_domain: str) -> Listener:
     manager.forward_client_cert_details = HttpConnectionManager.SANITIZE_SET
     manager.set_current_client_cert_details.uri = True
     manager.set_current_client_cert_details.subject.value = True
-    listener = _listener(INBOUND, "0.0.0.0", client.inbound_port, manager, TrafficDirection.INBOUND)
-    listener.filter_chains[0].transport_socket.CopyFrom(tls.downstream(trust_domain))
-    return listener
+    return manager
+
+
+def _relay(direction: str, shares: Mapping[str, int], max_connect_attempts: int) -> TcpProxy:
+    """Bytes to these clusters, by weight."""
+    proxy = TcpProxy(
+        stat_prefix=direction,
+        max_connect_attempts=UInt32Value(value=max_connect_attempts),
+        access_log=[_access_log(direction, CONNECTION_LOG_FIELDS)],
+    )
+    if len(shares) == 1:
+        proxy.cluster = next(iter(shares))
+    else:
+        proxy.weighted_clusters.clusters.extend(
+            TcpProxy.WeightedCluster.ClusterWeight(name=name, weight=weight) for name, weight in shares.items()
+        )
+    return proxy
+
+
+def _access_log(direction: str, fields: Mapping[str, str]) -> AccessLog:
+    form = Struct()
+    form.update({"direction": direction, **fields})
+    log = AccessLog(name="envoy.access_loggers.file")
+    log.typed_config.Pack(
+        FileAccessLog(path="/dev/stdout", log_format=SubstitutionFormatString(json_format=form)),
+        deterministic=True,
+    )
+    return log
 
 
 def _manager(direction: str) -> HttpConnectionManager:
     router = HttpFilter(name="envoy.filters.http.router")
     router.typed_config.Pack(Router())
-    fields = Struct()
-    fields.update({"direction": direction, **ACCESS_LOG_FIELDS})
-    log = AccessLog(name="envoy.access_loggers.file")
-    log.typed_config.Pack(
-        FileAccessLog(path="/dev/stdout", log_format=SubstitutionFormatString(json_format=fields)),
-        deterministic=True,
-    )
+    log = _access_log(direction, ACCESS_LOG_FIELDS)
     # Present, with no provider: continue or start a W3C trace.
     tracing = HttpConnectionManager.Tracing()
     return HttpConnectionManager(stat_prefix=direction, http_filters=[router], access_log=[log], tracing=tracing)
 
 
-def _listener(
-    name: str, host: str, port: int, manager: HttpConnectionManager, direction: TrafficDirection.ValueType
-) -> Listener:
-    network_filter = Filter(name="envoy.filters.network.http_connection_manager")
-    network_filter.typed_config.Pack(manager, deterministic=True)
+def _listener(name: str, host: str, port: int, terminal: Message, direction: TrafficDirection.ValueType) -> Listener:
+    kind = "tcp_proxy" if isinstance(terminal, TcpProxy) else "http_connection_manager"
+    network_filter = Filter(name=f"envoy.filters.network.{kind}")
+    network_filter.typed_config.Pack(terminal, deterministic=True)
     return Listener(
         name=name,
         address=Address(socket_address=SocketAddress(address=host, port_value=port)),

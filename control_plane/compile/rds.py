@@ -127,20 +127,30 @@ def _action(route: mesh.Route) -> RouteAction:
         timeout=_duration(TIMEOUT if request is None else request),
         retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=UInt32Value(value=NUM_RETRIES)),
     )
-    # Refs to the same cluster are one share; Envoy refuses a cluster of weight zero alone, and needs none.
-    shares: dict[str, int] = {}
-    for ref in route.backend_refs:
-        if ref.weight:
-            name = cluster_name(ref.name, ref.version)
-            shares[name] = shares.get(name, 0) + ref.weight
-    if len(shares) == 1:
-        action.cluster = next(iter(shares))
+    weights = _shares(route)
+    if len(weights) == 1:
+        action.cluster = next(iter(weights))
     else:
         action.weighted_clusters.clusters.extend(
             WeightedCluster.ClusterWeight(name=name, weight=UInt32Value(value=weight))
-            for name, weight in shares.items()
+            for name, weight in weights.items()
         )
     return action
+
+
+def shares(service: mesh.Service) -> dict[str, int]:
+    """Weights by cluster of a service that has at most one route: a tcp service."""
+    return _shares(service.routes[0]) if service.routes else {cluster_name(service.name): 1}
+
+
+def _shares(route: mesh.Route) -> dict[str, int]:
+    # Refs to the same cluster are one share; Envoy refuses a cluster of weight zero alone, and needs none.
+    weights: dict[str, int] = {}
+    for ref in route.backend_refs:
+        if ref.weight:
+            name = cluster_name(ref.name, ref.version)
+            weights[name] = weights.get(name, 0) + ref.weight
+    return weights
 
 
 def _duration(seconds: float) -> Duration:

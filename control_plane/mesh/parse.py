@@ -66,9 +66,12 @@ def parse(documents: Iterable[tuple[str, str]]) -> list[ServiceDocument]:
             problems.append(Problem(source, 1, 1, "the file is empty", "write a document with `kind: Service`"))
         for document in raw:
             try:
-                services.append(_service(source, document))
+                service = _service(source, document)
             except ConfigError as error:
                 problems += error.problems
+            else:
+                services.append(service)
+                problems += _tcp(service)
     problems += _duplicates(services)
     if problems:
         raise ConfigError(problems)
@@ -76,8 +79,9 @@ def parse(documents: Iterable[tuple[str, str]]) -> list[ServiceDocument]:
 
 
 def validate(services: Sequence[ServiceDocument]) -> None:
-    """Check the whole mesh: every backendRef names a service and a version that exist. Raises ConfigError."""
-    problems = _duplicates(services)
+    """Check the whole mesh: every backendRef names a service and a version that exist and speaks its protocol, and no
+    two services have the same localPort. Raises ConfigError."""
+    problems = _duplicates(services) + _same_ports(services)
     by_name = {document.name: document.service for document in services}
     for document in services:
         for i, route in enumerate(document.service.routes):
@@ -87,6 +91,9 @@ def validate(services: Sequence[ServiceDocument]) -> None:
                 if target is None:
                     message = f"the service {ref.name!r} does not exist"
                     problems.append(document.problem((*loc, "name"), message, _did_you_mean(ref.name, by_name)))
+                elif target.protocol != document.service.protocol:
+                    message = f"the service {ref.name!r} is {target.protocol}, this one {document.service.protocol}"
+                    problems.append(document.problem((*loc, "name"), message))
                 elif ref.version is not None and ref.version not in target.versions:
                     message = f"the service {ref.name!r} has no version {ref.version!r}"
                     hint = f"it has {', '.join(list(target.versions)[:10]) or 'none'}"
@@ -104,6 +111,41 @@ def _duplicates(services: Sequence[ServiceDocument]) -> list[Problem]:
             where = f"{other.source}:{other.positions[('name',)][0]}"
             message = f"the service {document.name!r} is there twice"
             problems.append(document.problem(("name",), message, f"first at {where}"))
+    return problems
+
+
+def _same_ports(services: Sequence[ServiceDocument]) -> list[Problem]:
+    first: dict[int, ServiceDocument] = {}
+    problems = []
+    for document in services:
+        port = document.service.local_port
+        if port is None:
+            continue
+        other = first.setdefault(port, document)
+        if other is not document and other.name != document.name:
+            where = f"{other.source}:{other.positions[('localPort',)][0]}"
+            message = f"localPort {port} is the service {other.name!r}'s, too"
+            problems.append(document.problem(("localPort",), message, f"at {where}"))
+    return problems
+
+
+def _tcp(document: ServiceDocument) -> list[Problem]:
+    """What only an HTTP service can have, and what a TCP service cannot do without."""
+    service, problems = document.service, []
+    if service.protocol != "tcp":
+        return []
+    if service.local_port is None:
+        message = "a tcp service needs a localPort: the port on which the other sidecars offer it"
+        problems.append(document.problem(("protocol",), message, "write `localPort: 15432`, or any free port"))
+    for i, route in enumerate(service.routes):
+        if i > 0:
+            problems.append(document.problem(("routes", i), "a tcp service has at most one route"))
+        if route.matches:
+            message = "a tcp service has nothing to match on"
+            problems.append(document.problem(("routes", i, "matches"), message, "leave `matches` out"))
+        if route.timeouts.request is not None:
+            message = "a tcp service has no requests to time"
+            problems.append(document.problem(("routes", i, "timeouts"), message, "leave `timeouts` out"))
     return problems
 
 

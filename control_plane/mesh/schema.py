@@ -177,10 +177,14 @@ def _route_names(routes: tuple[Route, ...]) -> tuple[Route, ...]:
 
 
 class Service(Model):
-    """A service of the mesh. Without routes, everything goes to its own instances."""
+    """A service of the mesh. Without routes, everything goes to its own instances.
+
+    `protocol` tcp: bytes, whatever they mean. `local_port`: where every other sidecar offers the service to its own
+    app, on 127.0.0.1; a tcp service needs one, since nothing else in a connection says where it is to go."""
 
     kind: Literal["Service"]
     name: ServiceName
-    protocol: Literal["http"] = "http"
+    protocol: Literal["http", "tcp"] = "http"
+    local_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     versions: Annotated[dict[Name, Version], Field(max_length=64)] = {}
     routes: Annotated[tuple[Route, ...], Field(max_length=256), AfterValidator(_route_names)] = ()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pillion.client import TokenFile, aio_channel, another_mesh, is_another_mesh, spiffe_id
@@ -153,15 +153,42 @@ class Mesh:
         snapshot, dns = to_snapshot(self._ads)
         self._host.state.set_configuration(snapshot, dns, {})
 
-    def _check(self, type_url: str, resources: Sequence[Decoded]) -> None:
+    def _check(self, type_url: str, resources: Sequence[Decoded]) -> Mapping[str, str]:
+        """Bind for listeners. One whose port is taken is refused, and does not keep the others from serving."""
         if type_url != LDS:
-            return
+            return {}
+        listeners = [r.value for r in resources if isinstance(r.value, Listener)]
+        refused = {it.name: problem for it in listeners if (problem := self._hides_app(it))}
+        usable = [listener for listener in listeners if listener.name not in refused]
         try:
-            self._host.supervisor.reserve([r.value for r in resources if isinstance(r.value, Listener)])
+            self._host.supervisor.reserve(usable)
         except StartError as error:
-            if self._host.phase == "PRE_INITIALIZING":
-                raise  # there is nothing in force to go on with
-            raise Refused(str(error)) from None
+            taken = self._unbindable(usable)
+            if len(taken) == len(usable):
+                if self._host.phase == "PRE_INITIALIZING":
+                    raise  # there is nothing in force to go on with
+                raise Refused(str(error)) from None
+            refused.update(taken)
+        return refused
+
+    def _hides_app(self, listener: Listener) -> str:
+        port = self._options.app_port
+        if listener.address.port != port:
+            return ""
+        return f"listener {listener.name!r}: cannot listen on {listener.address}: {port} is the app's own (--app-port)"
+
+    def _unbindable(self, listeners: Sequence[Listener]) -> dict[str, str]:
+        """Which of them cannot be bound, and why. The others are."""
+        refused: dict[str, str] = {}
+        usable: list[Listener] = []
+        for listener in listeners:
+            try:
+                self._host.supervisor.reserve([*usable, listener])
+            except StartError as error:
+                refused[listener.name] = str(error)
+            else:
+                usable.append(listener)
+        return refused
 
     def _lock_state_dir(self) -> None:
         path = self._options.state_dir

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,17 +36,31 @@ routes:
   - {name: second, backendRefs: [{name: web}], timeouts: {request: 0s}}
 """
 
+TCP = """
+kind: Service
+name: ledger
+protocol: tcp
+localPort: 15432
+versions: {a: {labels: {v: a}}, b: {labels: {v: b}}}
+routes: [{backendRefs: [{name: ledger, version: a, weight: 3}, {name: ledger, version: b}]}]
+---
+kind: Service
+name: by-port
+localPort: 15080
+"""
 
-def test_the_decoders_understand_every_resource() -> None:
+
+@pytest.mark.parametrize("service", ["cart", "ledger"])
+def test_the_decoders_understand_every_resource(service: str) -> None:
     compiler = Compiler("pillion.local")
-    documents = mesh.parse([("mesh", MESH + "---" + FULL)])
+    documents = mesh.parse([("mesh", MESH + "---" + FULL + "---" + TCP)])
     mesh.validate(documents)
     found = [
         Instance("cart", "1", "10.0.0.1", 15006, {"version": "v1", "zone": "z"}, 7),
         Instance("web", "1", "fd00::1", 15006, {"v": "b"}),
     ]
     compiler.update({it.name: it for it in documents}, {it.key: it for it in found})
-    snapshot = compiler.snapshot(Client("cart", 8080, 0, 0))
+    snapshot = compiler.snapshot(Client(service, 8080, 0, 0))
     for type_url in TYPES:
         for name, resource in snapshot.tables[type_url].by_name.items():
             decoded = decode(type_url, resource.body)
@@ -56,6 +71,7 @@ MESHES = [
     MESH,
     FULL,
     MESH + "---" + FULL,
+    MESH + "---" + TCP,
     MESH.replace("payments", "billing"),
     "kind: Service\nname: cart\nversions: {v9: {labels: {v: x}}}\nroutes: [{backendRefs: [{name: cart, version: v9}]}]",
 ]

@@ -62,9 +62,10 @@ class Ads:
     def __init__(
         self,
         decode: Callable[[str, bytes], Decoded],
-        check: Callable[[str, Sequence[Decoded]], None] = lambda _type_url, _resources: None,
+        check: Callable[[str, Sequence[Decoded]], Mapping[str, str]] = lambda _type_url, _resources: {},
     ) -> None:
-        """`decode(type_url, bytes)` and `check(type_url, all resources of a response)` raise Refused."""
+        """`decode(type_url, bytes)` and `check(type_url, all resources of a response)` raise Refused for the whole
+        response. `check` returns the resources that cannot be used, by name with the reason: the others are."""
         self._decode, self._check = decode, check
         self._resources: dict[str, dict[str, Resource]] = {type_url: {} for type_url in TYPES}
         self._versions = dict.fromkeys(TYPES, "")
@@ -93,16 +94,23 @@ class Ads:
             return [], False
         self._nonces[type_url] = nonce
         try:
-            found = self._understood(type_url, raws)
+            found, unusable = self._understood(type_url, raws)
         except Refused as refused:
             return [self._request(type_url, str(refused))], False
-        self._versions[type_url] = version
+        # As Envoy's LDS: what is good is used, what is not stays as it was, and the answer is a NACK all the same.
+        error = "; ".join(unusable[name] for name in sorted(unusable)) or None
+        if error is None:
+            self._versions[type_url] = version
         before = self._resources[type_url]
+        for name in unusable:
+            found.pop(name)
+            if name in before:
+                found[name] = before[name]
         after = found if type_url in _WHOLE else {**before, **found}
         self._resources[type_url] = self._wanted_only(type_url, after)
         changed = self._resources[type_url] != before or not self.complete
         self.complete = all(self._versions[whole] for whole in _WHOLE)
-        requests = [self._request(type_url)]
+        requests = [self._request(type_url, error)]
         if type_url in _WHOLE:
             dependent = EDS if type_url == CDS else RDS
             self._resources[dependent] = self._wanted_only(dependent, self._resources[dependent])
@@ -126,11 +134,14 @@ class Ads:
                 raw = text if isinstance(text, bytes) else base64.b64decode(text)
                 decoded = self._decode(type_url, raw)
                 restored[type_url][decoded.name] = Resource(decoded, raw)
+            for name in self._check(type_url, [resource.decoded for resource in restored[type_url].values()]):
+                del restored[type_url][name]
         self._resources = restored
 
     # ---- parts -----
 
-    def _understood(self, type_url: str, raws: Sequence[bytes]) -> dict[str, Resource]:
+    def _understood(self, type_url: str, raws: Sequence[bytes]) -> tuple[dict[str, Resource], Mapping[str, str]]:
+        """All resources of a response, and which of them cannot be used. Raises Refused."""
         known = {resource.raw: resource for resource in self._resources[type_url].values()}
         found: dict[str, Resource] = {}
         for raw in raws:
@@ -138,8 +149,7 @@ class Ads:
             if resource.decoded.name in found:
                 raise Refused(f"{short(type_url)}: {resource.decoded.name!r} comes twice")
             found[resource.decoded.name] = resource
-        self._check(type_url, [resource.decoded for resource in found.values()])
-        return found
+        return found, self._check(type_url, [resource.decoded for resource in found.values()])
 
     def _wanted(self, type_url: str) -> tuple[str, ...]:
         if type_url in _WHOLE:

@@ -7,8 +7,14 @@ from collections.abc import Iterable
 import pytest
 from envoy.config.core.v3.base_pb2 import Node
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,3 +206,67 @@ def test_a_node_with_a_bad_port(value: object) -> None:
     node.metadata.update({"app_port": value})
     with pytest.raises(ClientError, match=r"node\.metadata\.app_port is not a port"):
         Client.from_node(node)
+
+
+TCP = "name: db\nprotocol: tcp\nlocalPort: 15432"
+
+
+def listeners(snapshot: Snapshot) -> dict[str, tuple[str, int, Message]]:
+    """Address, port and terminal filter by name."""
+    found = {}
+    for name, resource in snapshot.tables[LISTENER].by_name.items():
+        listener = Listener.FromString(Any.FromString(resource.body).value)
+        (chain,) = listener.filter_chains
+        (entry,) = chain.filters
+        kind = TcpProxy() if entry.name.endswith("tcp_proxy") else HttpConnectionManager()
+        assert entry.typed_config.Unpack(kind)
+        where = listener.address.socket_address
+        found[name] = (where.address, where.port_value, kind)
+    return found
+
+
+def test_a_tcp_service_is_offered_on_its_local_port() -> None:
+    found = listeners(compiled("name: cart", TCP))
+    address, port, relay = found["outbound|db"]
+    assert (address, port, relay.cluster, relay.max_connect_attempts.value) == ("127.0.0.1", 15432, "db", 3)
+    assert isinstance(found["inbound"][2], HttpConnectionManager)
+    packed = compiled("name: cart", TCP).tables[ROUTE].by_name["outbound"].body
+    hosts = RouteConfiguration.FromString(Any.FromString(packed).value).virtual_hosts
+    assert [host.name for host in hosts] == ["cart"]  # nobody speaks HTTP to a tcp service
+
+
+def test_its_own_sidecar_takes_bytes_in_and_does_not_offer_it() -> None:
+    compiler = Compiler("pillion.local")
+    compiler.update(services("name: cart", TCP), {})
+    found = listeners(compiler.snapshot(Client("db", 5432)))
+    assert set(found) == {"inbound", "outbound"}
+    assert found["inbound"][:2] == ("0.0.0.0", 15006)
+    assert (found["inbound"][2].cluster, found["inbound"][2].max_connect_attempts.value) == ("inbound", 1)
+    compiler.update(services("name: cart", "name: db"), {})
+    assert isinstance(listeners(compiler.snapshot(Client("db", 5432)))["inbound"][2], HttpConnectionManager)
+
+
+def test_weights_of_a_tcp_service() -> None:
+    text = f"{TCP}\nversions: {VERSIONS}\nroutes: [{{backendRefs: [{{name: db, version: v1, weight: 3}}, {{name: db, version: v2}}]}}]"
+    relay = listeners(compiled(text, "name: cart"))["outbound|db"][2]
+    assert [(it.name, it.weight) for it in relay.weighted_clusters.clusters] == [("db|v1", 3), ("db|v2", 1)]
+
+
+def test_an_http_service_may_have_a_local_port() -> None:
+    text = "name: pay\nlocalPort: 9000\nroutes: [{name: r, backendRefs: [{name: pay}], timeouts: {request: 2s}}]"
+    address, port, manager = listeners(compiled("name: cart", text))["outbound|pay"]
+    (host,) = manager.route_config.virtual_hosts
+    assert (address, port, list(host.domains)) == ("127.0.0.1", 9000, ["*"])
+    assert [(it.name, it.route.cluster, it.route.timeout.seconds) for it in host.routes] == [("r", "pay", 2)]
+
+
+def test_a_local_port_comes_goes_and_costs_only_listeners() -> None:
+    compiler = Compiler("pillion.local")
+    compiler.update(services("name: cart", "name: pay"), {})
+    before = compiler.snapshot(CLIENT)
+    compiler.update(services("name: cart", "name: pay\nlocalPort: 9000"), {})
+    with_port = compiler.snapshot(CLIENT)
+    assert set(with_port.tables[LISTENER].by_name) == {"inbound", "outbound", "outbound|pay"}
+    assert with_port.tables[CLUSTER] is before.tables[CLUSTER]
+    compiler.update(services("name: cart", "name: pay"), {})
+    assert set(compiler.snapshot(CLIENT).tables[LISTENER].by_name) == {"inbound", "outbound"}

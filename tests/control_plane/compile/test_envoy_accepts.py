@@ -55,10 +55,19 @@ routes:
 ---
 kind: Service
 name: payments
+localPort: 19080
+---
+kind: Service
+name: ledger
+protocol: tcp
+localPort: 15432
+versions: {v1: {labels: {version: v1}}, v2: {labels: {version: v2}}}
+routes: [{backendRefs: [{name: ledger, version: v1, weight: 3}, {name: ledger, version: v2}]}]
 """
 
 
-def test_envoy_accepts_what_is_compiled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["storefront", "ledger"])
+def test_envoy_accepts_what_is_compiled(tmp_path: Path, service: str) -> None:
     compiler = Compiler("pillion.local")
     documents = mesh.parse([("mesh.yaml", MESH)])
     mesh.validate(documents)
@@ -68,7 +77,7 @@ def test_envoy_accepts_what_is_compiled(tmp_path: Path) -> None:
         Instance("payments", "p", "10.0.0.3", 15006),
     ]
     compiler.update({it.name: it for it in documents}, {it.key: it for it in instances})
-    snapshot = compiler.snapshot(Client("storefront", 8080, 15006, 15001))
+    snapshot = compiler.snapshot(Client(service, 8080, 15006, 15001))
     assert snapshot.consistent() == []
     bootstrap = tmp_path / "bootstrap.json"
     bootstrap.write_text(json_format.MessageToJson(static_bootstrap(snapshot, tmp_path)))
@@ -94,8 +103,7 @@ def static_bootstrap(snapshot: Snapshot, directory: Path) -> Bootstrap:
         listener = unpack(snapshot, LISTENER, name, Listener())
         chain = listener.filter_chains[0]
         manager = HttpConnectionManager()
-        chain.filters[0].typed_config.Unpack(manager)
-        if manager.HasField("rds"):
+        if chain.filters[0].typed_config.Unpack(manager) and manager.HasField("rds"):
             manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
             chain.filters[0].typed_config.Pack(manager)
         if chain.HasField("transport_socket"):

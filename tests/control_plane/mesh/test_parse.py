@@ -68,6 +68,7 @@ def test_yaml_1_2_scalars() -> None:
 
 
 HEAD = "kind: Service\nname: cart\n"
+TCP = HEAD + "protocol: tcp\nlocalPort: 15432\n"
 ROUTE = HEAD + "routes:\n  - backendRefs: [{name: cart}]\n    "
 
 
@@ -123,7 +124,23 @@ ROUTE = HEAD + "routes:\n  - backendRefs: [{name: cart}]\n    "
         ("kind: Service\nname: inbound", "0.yaml:2:7: name: the name 'inbound' is reserved"),
         (HEAD + "versions: {V1: {labels: {a: b}}}", "0.yaml:3:12: versions.V1: 'V1' is not a name"),
         (HEAD + "versions: {v1: {labels: {}}}", "0.yaml:3:25: versions.v1.labels: "),
-        (HEAD + "protocol: tcp", "0.yaml:3:11: protocol: must be 'http', not 'tcp'"),
+        (HEAD + "protocol: udp", "0.yaml:3:11: protocol: must be 'http' or 'tcp', not 'udp'"),
+        (HEAD + "protocol: tcp", "0.yaml:3:11: a tcp service needs a localPort"),
+        (HEAD + "localPort: 0", "0.yaml:3:12: localPort: "),
+        (HEAD + "localPort: 65536", "0.yaml:3:12: localPort: "),
+        (HEAD + "localPort: '80'", "0.yaml:3:12: localPort: must be a whole number, not '80'"),
+        (
+            TCP + "routes: [{matches: [{}], backendRefs: [{name: cart}]}]",
+            "0.yaml:5:20: a tcp service has nothing to match",
+        ),
+        (
+            TCP + "routes: [{backendRefs: [{name: cart}], timeouts: {request: 1s}}]",
+            "0.yaml:5:50: a tcp service has no requests",
+        ),
+        (
+            TCP + "routes:\n- backendRefs: [{name: cart}]\n- backendRefs: [{name: cart}]",
+            "0.yaml:7:3: a tcp service has at most one route",
+        ),
         (HEAD + "routes: [", "0.yaml:4:1: not YAML: did not find expected node content"),
         (HEAD + "x: !!python/object:os.system y", "0.yaml:3:4: the tag tag:yaml.org,2002:python/object:os.system"),
         (HEAD + "x: *nowhere", "0.yaml:3:4: the alias *nowhere has no anchor before it"),
@@ -155,6 +172,19 @@ def test_references_are_followed_in_the_whole_mesh() -> None:
         "1.yaml:6:27: the service 'cart' has no version 'v3'; it has v1, v2",
     ]
     assert problems(other) == []
+
+
+def test_a_tcp_service() -> None:
+    (found,) = mesh.parse([("0.yaml", TCP + "routes: [{backendRefs: [{name: cart, weight: 2}]}]")])
+    assert (found.service.protocol, found.service.local_port) == ("tcp", 15432)
+
+
+def test_protocols_do_not_mix_and_a_local_port_belongs_to_one() -> None:
+    shop = "kind: Service\nname: shop\nlocalPort: 15432\nroutes:\n- backendRefs:\n  - name: cart\n"
+    assert problems(TCP, shop, whole_mesh=True) == [
+        "1.yaml:3:12: localPort 15432 is the service 'cart''s, too; at 0.yaml:4",
+        "1.yaml:6:11: the service 'cart' is tcp, this one http",
+    ]
 
 
 def billion_laughs(depth: int) -> str:

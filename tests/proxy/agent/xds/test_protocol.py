@@ -73,6 +73,34 @@ def test_check_can_refuse():
     assert ads.receive(LDS, "1", "n", [b"x"])[0][0].error == 'listener "x": address in use'
 
 
+def taken(type_url, resources):
+    """Listeners whose value says `taken` cannot be had."""
+    return {r.name: f"listener {r.name!r}: address in use" for r in resources if "taken" in r.value}
+
+
+def test_what_cannot_be_used_is_refused_and_the_rest_is_used():
+    ads = Ads(decode, taken)
+    ads.open()
+    ads.receive(LDS, "1", "n1", [b"a=1", b"b=1"])
+    answer, changed = ads.receive(LDS, "2", "n2", [b"a=2", b"b=taken", b"c=taken>r", b"d=2>s"])
+    assert answer[0] == Request(LDS, "1", "n2", (), "listener 'b': address in use; listener 'c': address in use")
+    assert answer[1] == Request(RDS, "", "", ("s",))
+    assert changed
+    assert {n: r.raw for n, r in ads.resources(LDS).items()} == {"a": b"a=2", "b": b"b=1", "d": b"d=2>s"}
+    answer, _ = ads.receive(LDS, "3", "n3", [b"a=3", b"b=3"])
+    assert answer[0] == Request(LDS, "3", "n3", ())
+    assert set(ads.resources(LDS)) == {"a", "b"}
+
+
+def test_what_cannot_be_used_any_more_is_not_restored():
+    ads = Ads(decode)
+    ads.open()
+    ads.receive(LDS, "1", "n1", [b"a=1", b"b=taken"])
+    again = Ads(decode, taken)
+    again.restore(ads.dump())
+    assert set(again.resources(LDS)) == {"a"}
+
+
 def test_whole_types_remove_what_is_absent_and_partial_types_do_not():
     ads = Ads(decode)
     ads.open()
