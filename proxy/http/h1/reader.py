@@ -45,6 +45,7 @@ class Reader:
         "_content_length",
         "_extensions",
         "_headers",
+        "_host",
         "_left",
         "_max_count",
         "_max_size",
@@ -70,6 +71,7 @@ class Reader:
         self._extensions = 0
         self._headers: Headers = []
         self._special: list[tuple[int, bytes]] = []
+        self._host: bytes | None = None
         self._connection: bytes | None = None
         self._content_length: bytes | None = None
         self._transfer_encoding: bytes | None = None
@@ -295,7 +297,10 @@ class Reader:
         self._headers = headers
         if self._special:
             self._special = []
-        self._connection = self._content_length = self._transfer_encoding = None
+        self._host = None
+        self._connection = None
+        self._content_length = None
+        self._transfer_encoding = None
         for index in range(1, len(lines)):
             line = lines[index]
             field = LINES.get(line)
@@ -307,7 +312,11 @@ class Reader:
                 self._lift(field.kind, field.pair[1])
 
     def _lift(self, kind: int, value: bytes) -> None:
-        if kind == names.CONTENT_LENGTH:
+        if kind == names.HOST:
+            if self._host is not None:
+                raise ProtocolError("more than one host (RFC 9112 §3.2)")
+            self._host = value
+        elif kind == names.CONTENT_LENGTH:
             if self._content_length is not None:
                 raise ProtocolError("more than one content-length (RFC 9112 §6.3)")
             self._content_length = value

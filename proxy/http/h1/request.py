@@ -12,8 +12,6 @@ from proxy.http.h1.reader import HEAD, RAW, Reader
 from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, RequestHead, RequestMessage
 
-_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-"""Those that need no look at their characters."""
 _MAX_EMPTY_LINES: Final = 4
 
 
@@ -72,10 +70,8 @@ class RequestReader(Reader):
 
     def _on_head(self, block: bytes) -> None:
         lines = block.split(b"\r\n")
-        start = lines[0]
-        parts = _split_start(start)
-        method, target = parts[0], parts[1]
-        http10 = parts[2] == b"HTTP/1.0"
+        method, target, minor = _split_start(lines[0]).groups()
+        http10 = minor == b"0"
         self._read_fields(lines)
         self._empty_lines = 0
         keep_alive = self._persistence(http10)
@@ -94,13 +90,8 @@ class RequestReader(Reader):
 
     def _place(self, head: RequestHead, target: bytes) -> None:
         """The fields that were lifted out, each to its attribute."""
-        host: bytes | None = None
         for kind, value in self._special:
-            if kind == names.HOST:
-                if host is not None:
-                    raise ProtocolError("more than one host (RFC 9112 §3.2)")
-                host = value
-            elif kind == names.TRACEPARENT:
+            if kind == names.TRACEPARENT:
                 # Two of them: the trace is broken, restart it (W3C Trace Context §3.2).
                 head.traceparent = value if head.traceparent is None else b""
             elif kind == names.REQUEST_ID:
@@ -109,6 +100,7 @@ class RequestReader(Reader):
                 head.forwarded_proto = value
             else:
                 self._place_rare(head, kind, value)
+        host = self._host
         if host is None and not head.http10:
             raise ProtocolError("no host (RFC 9112 §3.2)")
         if target[0] == 47:  # "/": origin-form
@@ -136,21 +128,31 @@ class RequestReader(Reader):
             head.upgrade = value.lower() if head.upgrade == b"" else head.upgrade + b"," + value.lower()
 
 
-def _split_start(start: bytes) -> list[bytes]:
+def _split_start(start: bytes) -> re.Match[bytes]:
     """Method, target and version of a request line."""
-    if start[:1] == b"\x16":
-        raise ProtocolError(_other_protocol(start) or "a control character (RFC 9110 §5.5)")
+    found = _REQUEST_LINE.fullmatch(start)
+    if found is None:
+        raise ProtocolError(_what_is_wrong(start))
+    return found
+
+
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
+"""RFC 9112 §3: single spaces, a token, characters that a URI may have or that browsers send as they are."""
+
+
+def _what_is_wrong(start: bytes) -> str:
+    other = _other_protocol(start)
+    if other:
+        return other
     check_line(start)
     parts = start.split(b" ")
     if len(parts) != 3:
-        raise ProtocolError(_other_protocol(start) or "a request line that is not three words (RFC 9112 §3)")
-    if parts[2] != b"HTTP/1.1" and parts[2] != b"HTTP/1.0":
-        raise ProtocolError(_other_protocol(start) or "a version other than HTTP/1.1 and HTTP/1.0 (RFC 9112 §2.3)")
-    if parts[0] not in _METHODS and TOKEN.fullmatch(parts[0]) is None:
-        raise ProtocolError("a method that is no token (RFC 9110 §9.1)")
-    if not parts[1] or not start.isascii() or b"\t" in start:
-        raise ProtocolError("a request target with characters that no URI has (RFC 3986 §2)")
-    return parts
+        return "a request line that is not three words (RFC 9112 §3)"
+    if TOKEN.fullmatch(parts[0]) is None:
+        return "a method that is no token (RFC 9110 §9.1)"
+    if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+        return "a version other than HTTP/1.1 and HTTP/1.0 (RFC 9112 §2.3)"
+    return "a request target with characters that no URI has (RFC 3986 §2)"
 
 
 def _address(head: RequestHead, target: bytes, host: bytes) -> None:

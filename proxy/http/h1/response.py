@@ -21,7 +21,6 @@ _RESPONSE_FIELDS: Final = {
     names.TRACEPARENT: b"traceparent",
     names.FORWARDED_PROTO: b"x-forwarded-proto",
     names.CLIENT_CERT: b"x-forwarded-client-cert",
-    names.HOST: b"host",
     names.EXPECT: b"expect",
     names.TE: b"te",
 }
@@ -101,6 +100,8 @@ class ResponseReader(Reader):
                 if kind == names.DATE:
                     head.dated = True
                 head.headers.append((_RESPONSE_FIELDS[kind], value))
+        if self._host is not None:  # means nothing here
+            head.headers.append((b"host", self._host))
         self.message = message = ResponseMessage(head)
         if self._method == b"HEAD":
             length = 0
