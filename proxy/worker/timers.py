@@ -3,7 +3,8 @@
 A request must not cost a timer of its own. Something that can time out is entered once and keeps an attribute
 `deadline` that moves freely; when its bucket comes and the deadline has moved on, it is entered anew. Nothing is
 entered further ahead than HORIZON: so a busy connection enters the wheel every few seconds, not once per request, and
-one that is gone (deadline 0) is let go as soon, whatever its timeout was.
+one that has no deadline any more is let go as soon, whatever its timeout was. What ends for good says so (`forget`):
+under a thousand short connections a second, a few seconds of them, with all that they hold, would be much.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ log = logging.getLogger("proxy.worker.timers")
 
 _PER_SECOND: Final = 100
 HORIZON: Final = 5.0
-"""Seconds: how far ahead something is entered, and how long the wheel keeps what is gone."""
+"""Seconds: how far ahead something is entered, and how long the wheel keeps what has no deadline any more."""
 
 
 class Timed:
@@ -43,7 +44,7 @@ class Timers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._buckets: dict[int, list[Timed]] = {}
+        self._buckets: dict[int, dict[Timed, None]] = {}  # each bucket is a set in order
         self._order: list[int] = []
         self._handle: asyncio.TimerHandle | None = None
         self._armed = 0
@@ -54,17 +55,30 @@ class Timers:
         if deadline and (not item.entered or deadline < item.entered):
             self._enter(item, min(deadline, monotonic() + HORIZON))
 
+    def forget(self, item: Timed) -> None:
+        """The item has ended: no deadline, and no trace of it in the wheel."""
+        item.deadline = 0.0
+        if item.entered:
+            self._remove(item)
+
+    def _remove(self, item: Timed) -> None:
+        # Its bucket may be left empty; its turn comes all the same.
+        del self._buckets[round(item.entered * _PER_SECOND) + 1][item]
+        item.entered = 0.0
+
     def _enter(self, item: Timed, when: float) -> None:
+        if item.entered:  # too late
+            self._remove(item)
         tick = int(when * _PER_SECOND) + 1
         item.entered = (tick - 1) / _PER_SECOND
         bucket = self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = [item]
+            self._buckets[tick] = {item: None}
             heappush(self._order, tick)
             if self._handle is None or tick < self._armed:
                 self._arm()
         else:
-            bucket.append(item)
+            bucket[item] = None
 
     def _arm(self) -> None:
         if self._handle is not None:
@@ -81,12 +95,9 @@ class Timers:
         tick = int(now * _PER_SECOND)
         due: list[Timed] = []
         while self._order and self._order[0] <= tick:
-            bucket = heappop(self._order)
-            begins = (bucket - 1) / _PER_SECOND
-            for item in self._buckets.pop(bucket):
-                if item.entered == begins:  # else it was entered again, earlier
-                    item.entered = 0.0
-                    due.append(item)
+            for item in self._buckets.pop(heappop(self._order)):
+                item.entered = 0.0
+                due.append(item)
         # All are out before the first is called: what they enter belongs to a later turn.
         for item in due:
             if item.deadline and item.deadline <= now:

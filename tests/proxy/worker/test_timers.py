@@ -104,6 +104,27 @@ def test_what_is_gone_is_forgotten_within_seconds(loop: Loop) -> None:
     assert not wheel._order
 
 
+def test_what_ended_is_forgotten_at_once(loop: Loop) -> None:
+    wheel = Timers(loop)  # type: ignore[arg-type]
+    items = [Item(loop) for _ in range(100)]
+    for number, item in enumerate(items):
+        item.deadline = loop.now + 0.1 + number % 3
+        wheel.watch(item)
+        item.deadline = loop.now + 0.05  # entered again, earlier
+        wheel.watch(item)
+    assert sum(map(len, wheel._buckets.values())) == 100
+    for item in items[1:]:
+        wheel.forget(item)
+        wheel.forget(item)  # a connection's end may be told twice
+    assert sum(map(len, wheel._buckets.values())) == 1
+    items[1].deadline = loop.now + 0.2  # and may come back
+    wheel.watch(items[1])
+    loop.advance(10)
+    assert [len(item.fired) for item in items[:3]] == [1, 1, 0]
+    assert not any(item.fired for item in items[3:])
+    assert not wheel._buckets
+
+
 def test_an_owner_that_fails_harms_no_other(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     class Bad(Item):
         def on_deadline(self, now: float) -> None:
@@ -122,6 +143,7 @@ def test_an_owner_that_fails_harms_no_other(loop: Loop, caplog: pytest.LogCaptur
 STEP = st.one_of(
     st.tuples(st.just("set"), st.integers(0, 3), st.floats(0.0, 20.0)),
     st.tuples(st.just("clear"), st.integers(0, 3), st.just(0.0)),
+    st.tuples(st.just("forget"), st.integers(0, 3), st.just(0.0)),
     st.tuples(st.just("advance"), st.just(0), st.floats(0.0, 8.0)),
 )
 
@@ -152,6 +174,9 @@ def test_nothing_fires_early_late_or_twice(steps: list[tuple[str, int, float]], 
                         assert -1e-9 <= new[0][1] - deadline <= 0.025
                     if not again:
                         assert len(new) <= 1
+            elif what == "forget":
+                wheel.forget(item)
+                assert not any(item in bucket for bucket in wheel._buckets.values())
             else:
                 item.deadline = loop.now + amount if what == "set" else 0.0
                 wheel.watch(item)
