@@ -25,6 +25,7 @@ class Endpoint:
         "connections",
         "health",
         "healthy",
+        "hostname",
         "idle",
         "removed",
         "text",
@@ -37,6 +38,7 @@ class Endpoint:
         self.text = str(config.address)
         self.weight = config.weight
         self.healthy = config.healthy
+        self.hostname = config.hostname.encode()
         self.active = 0
         self.connections = 0
         self.connecting = 0
@@ -124,6 +126,7 @@ class ClusterState:
                 known = Endpoint(config)
             else:
                 known.weight, known.healthy = config.weight, config.healthy
+                known.hostname = config.hostname.encode()
             endpoints[address] = known
         self.endpoints = endpoints
         self.rebuild()

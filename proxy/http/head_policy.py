@@ -7,6 +7,8 @@ object at all, so that its requests pay for nothing.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from proxy import errors
 from proxy.config.listener import HttpConnectionManager
 from proxy.errors import ErrorKind
@@ -159,9 +161,15 @@ def xff_index(config: HttpConnectionManager) -> int:
 
 
 def forwarded_client(headers: Headers, index: int) -> str:
-    """The address at `index` of x-forwarded-for; "" when there is no such one."""
+    """The address at `index` of x-forwarded-for, with port 0 as in Envoy; "" when there is none or it is no address."""
     value = find(headers, b"x-forwarded-for")
     if value is None or index < 0:
         return ""
     addresses = value.split(b",")
-    return addresses[-1 - index].strip().decode("latin-1") if len(addresses) > index else ""
+    if len(addresses) <= index:
+        return ""
+    try:
+        address = ip_address(addresses[-1 - index].strip(b" \t").decode("latin-1"))
+    except ValueError:
+        return ""
+    return f"[{address}]:0" if address.version == 6 else f"{address}:0"

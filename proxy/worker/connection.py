@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from proxy.worker.listener import ListenerSlot
 
 _RESET: Final = struct.pack("ii", 1, 0)
-_LINGER: Final = 1.0
-"""Seconds that a closing connection waits for the client to read the last answer (Envoy: delayed_close_timeout)."""
+_DRAIN_IDLE: Final = 1.0
+"""Seconds without a request after which a connection that is to go counts as idle."""
+_FLUSH_CHECK: Final = 1.0
 
 
 class ClientConnection(Timed):
     """The base of Downstream. `closing`: no request after the current one."""
 
     __slots__ = (
+        "_body_due",
         "_error",
+        "_expires",
         "_lingering",
         "_moved",
         "_read_paused",
@@ -52,6 +55,8 @@ class ClientConnection(Timed):
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.closing = False
+        self._body_due = 0.0  # when the request under way must have arrived whole
+        self._expires = 0.0  # when the connection has lived long enough
         self._error: ProtocolError | None = None
         self._lingering = False
         self._moved = 0.0
@@ -93,24 +98,43 @@ class ClientConnection(Timed):
         self.idle_since = now
         idle = self._slot.state.config.idle_timeout
         self.deadline = now + idle if idle else 0.0
+        if self._expires and (not idle or self._expires < self.deadline):
+            self.deadline = self._expires
         self._slot.timers.watch(self)
 
     def _await_head(self) -> None:
         """A head has begun: it must be complete in time (request_headers_timeout)."""
-        timeout = self._slot.state.config.request_headers_timeout
+        timeout = self._slot.state.head_timeout
         if timeout and self.idle_since:
             self.idle_since = 0.0
             self.deadline = monotonic() + timeout
             self._slot.timers.watch(self)
 
     def _watch(self, exchange: Exchange) -> None:
-        idle = exchange.state.config.stream_idle_timeout
         self._moved = exchange.started
-        deadline = exchange.request_deadline
-        if idle and (not deadline or exchange.started + idle < deadline):
-            deadline = exchange.started + idle
-        self.deadline = deadline
+        self.deadline = self._next_deadline(exchange)
         self._slot.timers.watch(self)
+
+    def _next_deadline(self, exchange: Exchange) -> float:
+        """The earliest of what can come due while an exchange is under way; 0 if nothing can."""
+        route = exchange.route
+        idle = route.idle_timeout if route is not None else exchange.state.config.stream_idle_timeout
+        deadline = exchange.request_deadline
+        if idle and (not deadline or self._moved + idle < deadline):
+            deadline = self._moved + idle
+        if exchange.stream_deadline and (not deadline or exchange.stream_deadline < deadline):
+            deadline = exchange.stream_deadline
+        if self._body_due and not exchange.message.done and (not deadline or self._body_due < deadline):
+            deadline = self._body_due
+        if self._expires and (not deadline or self._expires < deadline):
+            deadline = self._expires
+        return deadline
+
+    def hasten(self, deadline: float) -> None:
+        """The exchange under way has a deadline that it did not have before."""
+        if not self.deadline or deadline < self.deadline:
+            self.deadline = deadline
+            self._slot.timers.watch(self)
 
     def on_deadline(self, now: float) -> None:
         """See worker.timers: whichever time was set last has come."""
@@ -124,19 +148,26 @@ class ClientConnection(Timed):
                 self._close()
         elif exchange.request_deadline and exchange.request_deadline <= now:
             exchange.on_deadline(now)
+        elif exchange.stream_deadline and exchange.stream_deadline <= now:
+            exchange.on_stream_too_long()
+        elif self._body_due and self._body_due <= now and not exchange.message.done:
+            exchange.on_request_timeout()
         else:
-            idle = exchange.state.config.stream_idle_timeout
+            if self._expires and self._expires <= now:
+                self._expires = 0.0
+                self.closing = True  # with this answer, which says so if it has not begun
+            route = exchange.route
+            idle = route.idle_timeout if route is not None else exchange.state.config.stream_idle_timeout
             if idle and self._moved + idle <= now:
                 exchange.on_idle()
             else:
-                dues = (self._moved + idle if idle else 0.0, exchange.request_deadline)
-                self.deadline = min(filter(None, dues), default=0.0)
+                self.deadline = self._next_deadline(exchange)
 
     # ---- the end
 
     def drain(self, now: float) -> None:
         """Close if nothing has been asked for a while; otherwise the next answer says that it is the last."""
-        if self.exchange is None and not self.reader.in_head and now - self.idle_since >= _LINGER:
+        if self.exchange is None and not self.reader.in_head and now - self.idle_since >= _DRAIN_IDLE:
             self._close()
 
     def _close(self) -> None:
@@ -148,9 +179,10 @@ class ClientConnection(Timed):
         self._lingering = True
         self._unsent = transport.get_write_buffer_size()
         self._moved = monotonic()
-        self.deadline = self._moved + _LINGER
+        linger = self._slot.state.config.delayed_close_timeout
+        self.deadline = self._moved + (linger or _FLUSH_CHECK)
         self._slot.timers.watch(self)
-        if (self._error is not None or self._unread) and transport.can_write_eof():
+        if linger and (self._error is not None or self._unread) and transport.can_write_eof():
             self._resume_reading()
             try:
                 transport.write_eof()
@@ -170,7 +202,7 @@ class ClientConnection(Timed):
         elif not unsent or (idle and self._moved + idle <= now):
             self.transport.abort()
             return
-        self.deadline = now + _LINGER
+        self.deadline = now + (self._slot.state.config.delayed_close_timeout or _FLUSH_CHECK)
 
     def abort(self) -> None:
         """Break the connection, in the middle of an answer. Where only the connection's end tells the answer's, a

@@ -28,7 +28,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Downstream(ClientConnection):
     """One connection of one listener; an asyncio.Protocol, without the base class, which cannot be compiled."""
 
-    __slots__ = ("_advancing", "_chunked", "_no_body", "peer_uri", "scheme", "xfcc")
+    __slots__ = ("_advancing", "_chunked", "_no_body", "_requests", "peer_uri", "scheme", "xfcc")
 
     def __init__(self, slot: ListenerSlot, address: str) -> None:
         super().__init__(slot, address)
@@ -38,6 +38,7 @@ class Downstream(ClientConnection):
         self._advancing = False
         self._chunked = False
         self._no_body = False
+        self._requests = 0  # counted where there is a limit
 
     # ---- asyncio.Protocol
 
@@ -64,6 +65,8 @@ class Downstream(ClientConnection):
             if peer.presented:
                 self.xfcc = peer.xfcc(state.own_uri, state.config.set_current_client_cert_details)
             state.counters.values[state.handshakes] += 1
+        if state.config.max_connection_duration:
+            self._expires = monotonic() + state.config.max_connection_duration
         state.counters.values[state.connections_total] += 1
         self._rest(monotonic())
 
@@ -135,8 +138,13 @@ class Downstream(ClientConnection):
             message = reader.message
             if message is None:
                 break
-            self.exchange = exchange = Exchange(self, self._slot.state, message)
+            state = self._slot.state
+            self.exchange = exchange = Exchange(self, state, message)
+            if state.max_requests_per_connection:
+                self._count_request(state.max_requests_per_connection)
             if not message.done:
+                timeout = state.config.request_timeout
+                self._body_due = exchange.started + timeout if timeout else 0.0
                 self._moved = exchange.started
                 if message.head.expect_continue:
                     self.transport.write(_CONTINUE)
@@ -158,6 +166,11 @@ class Downstream(ClientConnection):
             self._refuse(self._error)
         else:
             self._resume_reading()
+
+    def _count_request(self, limit: int) -> None:
+        self._requests += 1
+        if self._requests >= limit:
+            self.closing = True
 
     def finished(self, keep: bool, now: float) -> None:
         """The current exchange is over; its answer is written. `keep`: its request was read to the end."""
@@ -201,6 +214,8 @@ class Downstream(ClientConnection):
         self, exchange: Exchange, head: ResponseHead, chunks: list[bytes], done: bool, trailers: Headers
     ) -> None:
         """Write the head of the answer and what there is of its body, at once."""
+        if exchange.state.response_policy is not None:
+            exchange.state.response_policy.apply(head, exchange.request_id)
         request, state, length, status = exchange.head, exchange.state, head.length, head.status
         self._no_body = request.method == b"HEAD" or status in (204, 304)
         self._chunked = False

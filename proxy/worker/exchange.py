@@ -15,7 +15,8 @@ from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http.heads import NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.telemetry import trace
-from proxy.worker.forward import append_forwarded_for, request_ids, request_lines
+from proxy.worker.forward import request_ids, request_lines
+from proxy.worker.policies import admit, edit_request, edit_response
 from proxy.worker.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Exchange(Recovery):
                 head.headers = [pair for pair in head.headers if pair[0] != b"tracestate"]
         if state.make_request_id and (self.request_id is None or not state.keep_request_id):
             self.request_id = request_ids.next()
-        if state.use_remote_address:
-            append_forwarded_for(self)
+        if state.request_policy is not None and not admit(self, state.request_policy):
+            return
         self.route = route = state.routes.match(head)
         if head.upgrade and not self._may_upgrade(head.upgrade):
             if head.method == b"CONNECT":
@@ -62,16 +63,23 @@ class Exchange(Recovery):
         if route.forward is None:
             direct = route.action
             assert isinstance(direct, DirectResponse)
-            self._respond_whole(ResponseHead(direct.status, b"", []), direct.body)
+            response = ResponseHead(direct.status, b"", [])
+            if route.response_edits is not None:
+                edit_response(self, route.response_edits, response)
+            self._respond_whole(response, direct.body)
             return
+        if route.request_edits is not None:
+            edit_request(self, route.request_edits)
         self.cluster = cluster = route.target(random)
         if cluster.active >= cluster.max_requests:
             self.cluster = None  # it is not counted among the cluster's active ones
             self.reply(errors.OVERFLOW, f"cluster {cluster.name}: max_requests")
             return
         cluster.active += 1
-        if route.timeout:
+        if route.timeout and self.message.done:
             self.request_deadline = self.started + route.timeout
+        if route.max_stream_duration:
+            self.stream_deadline = self.started + route.max_stream_duration
         self._try()
 
     def _may_upgrade(self, upgrade: bytes) -> bool:
@@ -115,7 +123,7 @@ class Exchange(Recovery):
             self,
             head,
             route.rewritten(head.target),
-            route.host_rewrite or head.authority,
+            self._authority(),
             request_lines(self),
             chunks,
             message.done,
@@ -123,6 +131,14 @@ class Exchange(Recovery):
         )
         if head.length and not message.done and not connection.write_paused:
             self.downstream.resume_request()
+
+    def _authority(self) -> bytes:
+        """The Host that the upstream is told (host_rewrite_literal, auto_host_rewrite)."""
+        route, endpoint = self.route, self.endpoint
+        assert route is not None
+        if route.auto_host_rewrite and endpoint is not None and endpoint.hostname:
+            return endpoint.hostname
+        return route.host_rewrite or self.head.authority
 
     def _take(self) -> list[bytes]:
         """The chunks of the body that have arrived, kept for another try while they are few."""
@@ -146,7 +162,11 @@ class Exchange(Recovery):
 
     def on_request_more(self) -> None:
         """More of the request's body arrived, or its end."""
-        message, upstream = self.message, self.upstream
+        message, upstream, route = self.message, self.upstream, self.route
+        if message.done and route is not None and route.timeout and not self.tunnel and not self.request_deadline:
+            # As in Envoy the route's timeout is for the answer: it begins with the end of the request.
+            self.request_deadline = monotonic() + route.timeout
+            self.downstream.hasten(self.request_deadline)
         if upstream is not None:
             # What follows the end of the body belongs to the next request.
             if not upstream.sent_all and (message.body or message.done):
@@ -186,6 +206,9 @@ class Exchange(Recovery):
             self._replay = None
             self.response_head = head
             self.status = head.status
+            route = self.route
+            if route is not None and route.response_edits is not None:
+                edit_response(self, route.response_edits, head)
             for http_filter in self.state.filters_reversed:
                 http_filter.on_response(head)
             if head.upgrade:

@@ -26,16 +26,6 @@ def request_lines(exchange: Exchange) -> bytes:
     return lines
 
 
-def append_forwarded_for(exchange: Exchange) -> None:
-    """What an edge listener says of its client (HttpConnectionManager.use_remote_address): its address goes behind
-    what it claims in x-forwarded-for, and its own x-forwarded-proto is not believed."""
-    head, client = exchange.head, exchange.downstream.address.rpartition(":")[0].encode()
-    claimed = [value for name, value in head.headers if name == b"x-forwarded-for"]
-    head.headers = [pair for pair in head.headers if pair[0] != b"x-forwarded-for"]
-    head.headers.append((b"x-forwarded-for", b",".join([*claimed, client])))
-    head.forwarded_proto = None
-
-
 class RequestIds:
     """Version 4 UUIDs (RFC 9562 §5.4) from the fast generator: identifiers, not secrets. Random digits are drawn for
     many at once."""

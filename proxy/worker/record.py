@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from proxy.http.head_policy import forwarded_client
 from proxy.http.headers import find
 from proxy.telemetry.record import Record
 
@@ -41,6 +42,7 @@ class ExchangeRecord(Record):
         "response_started",
         "route",
         "state",
+        "stream_deadline",
         "trace",
         "tunnel",
         "upstream",
@@ -54,6 +56,7 @@ class ExchangeRecord(Record):
         self.message = message
         self.head: RequestHead = message.head
         self.request_deadline = 0.0
+        self.stream_deadline = 0.0
         self.route: CompiledRoute[ClusterState] | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
@@ -112,4 +115,8 @@ class ExchangeRecord(Record):
         return self.trace.trace_id.decode() if self.trace is not None else ""
 
     def downstream_address(self) -> str:
+        """The client's, as far as x-forwarded-for is to be believed."""
+        return forwarded_client(self.head.headers, self.state.xff_index) or self.downstream.address
+
+    def direct_address(self) -> str:
         return self.downstream.address

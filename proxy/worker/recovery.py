@@ -9,6 +9,7 @@ from proxy.errors import ErrorKind
 from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import ResponseHead
 from proxy.policy import retry
+from proxy.worker.policies import edit_response
 from proxy.worker.record import ExchangeRecord
 
 if TYPE_CHECKING:
@@ -102,12 +103,20 @@ class Recovery(ExchangeRecord):
         else:
             self.reply(errors.UPSTREAM_TIMEOUT, f"{now - self.started:.3f}s")
 
+    def on_request_timeout(self) -> None:
+        """The listener's request_timeout has passed, and part of the request is missing."""
+        self.reply(errors.REQUEST_TIMEOUT)
+
+    def on_stream_too_long(self) -> None:
+        """max_stream_duration has passed."""
+        self.reply(errors.STREAM_TOO_LONG if self.message.done else errors.REQUEST_TIMEOUT, "max_stream_duration")
+
     def on_idle(self) -> None:
         """No byte moved for the stream idle timeout."""
         if self.response_started:
             self._cut("SI", "stream idle timeout")
         else:
-            self.reply(errors.STREAM_IDLE)
+            self.reply(errors.RESPONSE_IDLE if self.message.done else errors.STREAM_IDLE)
 
     def on_downstream_lost(self) -> None:
         """The client is gone; nobody waits for the answer."""
@@ -193,7 +202,10 @@ class Recovery(ExchangeRecord):
         headers: Headers = [(b"content-type", b"text/plain")]
         if kind.unsent and self.state.inbound and kind.status == 503:
             headers.append((UNSENT_HEADER, kind.flag.encode()))
-        self._respond_whole(ResponseHead(kind.status, b"", headers), errors.body(kind, detail))
+        head, route = ResponseHead(kind.status, b"", headers), self.route
+        if route is not None and route.response_edits is not None:
+            edit_response(self, route.response_edits, head)
+        self._respond_whole(head, errors.body(kind, detail))
 
     def _cut(self, flag: str, text: str) -> None:
         """Part of the response is out: the only honest end is to break the connection (RFC 9112 §8)."""

@@ -14,8 +14,10 @@ from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
 from proxy.config.route import RouteConfiguration
 from proxy.filters import FILTERS
-from proxy.routing.table import RouteTable
+from proxy.http import head_policy
+from proxy.routing.table import Defaults, RouteTable
 from proxy.telemetry.counters import Counters
+from proxy.telemetry.header_value import compile_header_value
 from proxy.worker.log_file import LogFiles
 from proxy.worker.pool import Pool
 from proxy.worker.tls import Peer
@@ -59,22 +61,26 @@ class ListenerState:
         "filters_reversed",
         "handshake_timeout",
         "handshakes",
+        "head_timeout",
         "inbound",
         "keep_request_id",
         "latency",
         "loggers",
         "make_request_id",
+        "max_requests_per_connection",
         "name",
         "own_uri",
         "pool",
+        "request_policy",
         "requests",
         "requires_peer",
+        "response_policy",
         "routes",
         "server_line",
         "tracing",
         "upgrades",
-        "use_remote_address",
         "verify",
+        "xff_index",
     )
 
     def __init__(
@@ -100,17 +106,24 @@ class ListenerState:
         self.own_uri = own_uri
         self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
         self.inbound = listener.traffic_direction == "INBOUND"
-        self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__)
+        defaults = Defaults(config.stream_idle_timeout, config.max_stream_duration, compile_header_value)
+        self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__, defaults)
         self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
         self.filters_reversed = self.filters[::-1]
         self.tracing = config.tracing
         self.upgrades = frozenset(name.encode() for name in config.upgrades)
-        self.use_remote_address = config.use_remote_address
+        self.request_policy = head_policy.compile_request_policy(config, listener.address.port)
+        self.response_policy = head_policy.compile_response_policy(config)
+        self.xff_index = head_policy.xff_index(config)
+        self.max_requests_per_connection = config.max_requests_per_connection
+        # Envoy's stream idle timeout runs from a head's first byte, so a head is bounded by it, too.
+        timeouts = (config.request_headers_timeout or config.stream_idle_timeout, config.request_timeout)
+        self.head_timeout = min([timeout for timeout in timeouts if timeout], default=0.0)
         self.make_request_id = config.generate_request_id
         # A request id is kept when it comes from the mesh (a verified peer) or from the app beside us; an edge
         # listener (use_remote_address) replaces it unless told otherwise, as Envoy does.
         self.keep_request_id = config.preserve_external_request_id or not config.use_remote_address
-        self.server_line = b"server: %b\r\n" % config.server_name.encode()
+        self.server_line = head_policy.response_lines(config)
         self.date_line = date_line
         self.client_cert = _client_cert(config.forward_client_cert_details)
         self.counters = counters

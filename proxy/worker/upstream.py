@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
     from proxy.worker.pool import Pool
 
-MAX_RESPONSE_HEAD = 60 * 1024
-MAX_RESPONSE_FIELDS = 100
-
 
 class Upstream(Timed):
     """One connection of one endpoint; an asyncio.Protocol, without the base class, which cannot be compiled.
@@ -31,6 +28,7 @@ class Upstream(Timed):
     __slots__ = (
         "_answered",
         "_chunked",
+        "_expires",
         "_pool",
         "_read_paused",
         "_requests",
@@ -52,13 +50,15 @@ class Upstream(Timed):
         self.cluster = cluster
         self.endpoint = endpoint
         self.transport: Any = None
-        self.reader = ResponseReader(MAX_RESPONSE_HEAD, MAX_RESPONSE_FIELDS)
+        config = cluster.config
+        self.reader = ResponseReader(config.max_response_headers_bytes, config.max_headers_count)
         self.exchange: Exchange | None = None
         self.usable = False
         self.trusted = False
         self.write_paused = False
         self._answered = False
         self._chunked = False
+        self._expires = monotonic() + config.max_connection_duration if config.max_connection_duration else 0.0
         self._read_paused = False
         self._requests = 0
         self._tunnel = False
@@ -124,6 +124,7 @@ class Upstream(Timed):
             or not self.sent_all
             or self.endpoint.removed
             or (limit and self._requests >= limit)
+            or (self._expires and self._expires <= monotonic())
             or self.transport.is_closing()
         ):
             self.abort()
@@ -219,13 +220,16 @@ class Upstream(Timed):
     # ---- time
 
     def rest(self) -> None:
-        """Idle in the pool: close after the cluster's idle timeout."""
+        """Idle in the pool: close after the cluster's idle timeout, and when the connection is too old."""
         idle = self.cluster.idle_timeout
         if idle:
             self.deadline = monotonic() + idle
+        if self._expires and (not idle or self._expires < self.deadline):
+            self.deadline = self._expires
+        if self.deadline:
             self._pool.timers.watch(self)
 
     def on_deadline(self, now: float) -> None:
-        """Idle for too long."""
+        """Idle for too long, or too old."""
         if self.usable:
             self.abort()

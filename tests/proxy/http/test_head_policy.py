@@ -73,13 +73,19 @@ XFF = b"x-forwarded-for"
         ({}, [], b"192.0.2.7", None, ""),
         ({}, [(XFF, b"1.2.3.4"), (XFF, b"5.6.7.8")], b"1.2.3.4,5.6.7.8,192.0.2.7", None, ""),
         ({"skip_xff_append": True}, [(XFF, b"1.2.3.4")], b"1.2.3.4", None, ""),
-        ({"xff_num_trusted_hops": 1}, [(XFF, b"1.2.3.4, 5.6.7.8")], b"1.2.3.4, 5.6.7.8,192.0.2.7", b"https", "5.6.7.8"),
+        (
+            {"xff_num_trusted_hops": 1},
+            [(XFF, b"1.2.3.4, 5.6.7.8")],
+            b"1.2.3.4, 5.6.7.8,192.0.2.7",
+            b"https",
+            "5.6.7.8:0",
+        ),
         (
             {"xff_num_trusted_hops": 2, "skip_xff_append": True},
             [(XFF, b"1.2.3.4, 5.6.7.8")],
             b"1.2.3.4, 5.6.7.8",
             b"https",
-            "1.2.3.4",
+            "1.2.3.4:0",
         ),
         ({"xff_num_trusted_hops": 3}, [(XFF, b"1.2.3.4")], b"1.2.3.4,192.0.2.7", b"https", ""),
     ],
@@ -96,9 +102,11 @@ def test_an_edge_and_its_trusted_hops(
 
 def test_behind_a_proxy_the_last_address_is_the_client() -> None:
     headers = [(XFF, b"1.2.3.4, 5.6.7.8")]
-    assert forwarded_client(headers, xff_index(HttpConnectionManager("s"))) == "5.6.7.8"
-    assert forwarded_client(headers, xff_index(HttpConnectionManager("s", xff_num_trusted_hops=1))) == "1.2.3.4"
+    assert forwarded_client(headers, xff_index(HttpConnectionManager("s"))) == "5.6.7.8:0"
+    assert forwarded_client(headers, xff_index(HttpConnectionManager("s", xff_num_trusted_hops=1))) == "1.2.3.4:0"
     assert forwarded_client([], 0) == ""
+    assert forwarded_client([(XFF, b"1.2.3.4, junk")], 0) == ""
+    assert forwarded_client([(XFF, b"1.2.3.4,2001:db8::1")], 0) == "[2001:db8::1]:0"
 
 
 def test_names_with_underscores() -> None:
