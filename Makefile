@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := proxy control_plane pillion certs bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt protos lock clean
+.PHONY: help compiled demo test check fmt protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,12 +18,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m proxy.compiled || true
 	@touch $@
 
-demo: $(STAMP) ## Run a whole mesh on this machine; ARGS="--duration 20 --json" for one JSON report
+compiled: $(STAMP) ## Compile the request path again, if its source changed
+	@$(BIN)/python -m proxy.compiled || true
+
+demo: compiled ## Run a whole mesh on this machine; ARGS="--duration 20 --json" for one JSON report
 	@$(BIN)/pillion demo $(ARGS)
 
-test: $(STAMP) ## Every check and every test
+test: compiled ## Every check and every test
 	@$(MAKE) --no-print-directory check
 
 check: $(STAMP) ## ruff format, ruff, mypy --strict, import-linter, pytest

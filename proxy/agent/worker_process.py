@@ -16,9 +16,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import proxy
+from proxy import compiled
 from proxy.agent.sockets import ListeningSockets
 from proxy.config.snapshot import Snapshot, diff
 from proxy.worker.channel import (
@@ -289,7 +288,7 @@ def _spawn(command: Sequence[str], fd: int) -> subprocess.Popen[bytes]:
     # A fresh interpreter (vfork and exec), so a live grpc in this process is never forked. It must find the same
     # code as this one whatever the working directory holds. Its own process group keeps a terminal's Ctrl-C away:
     # the agent decides how to drain.
-    root = str(Path(proxy.__file__).resolve().parent.parent)
+    root = str(compiled.path() or compiled.SOURCE.parent)
     path = os.environ.get("PYTHONPATH")
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
     return subprocess.Popen(command, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=env, close_fds=True, process_group=0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy import compiled
 from proxy.config.cluster import Cluster, Endpoint, LoadAssignment
 from proxy.config.listener import FilterChain, HttpConnectionManager, Listener
 from proxy.config.model import Address
@@ -151,8 +153,9 @@ async def worker() -> AsyncIterator[Worker]:
     listening.bind(("127.0.0.1", 0))
     listening.listen(128)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy.worker", "--fd", str(theirs.fileno()), pass_fds=[theirs.fileno()]
-    )
+        sys.executable, "-P", "-m", "proxy.worker", "--fd", str(theirs.fileno()), pass_fds=[theirs.fileno()],
+        env={**os.environ, "PYTHONPATH": str(compiled.path() or compiled.SOURCE.parent)},
+    )  # fmt: skip
     theirs.close()
     port = listening.getsockname()[1]
     try:
