@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 Status = int | tuple[int, ...]
 """A status, or the several among which the RFC leaves the choice."""
@@ -98,46 +99,46 @@ class ResponseCase:
         return self.request or self.method + b" / HTTP/1.1\r\nHost: app\r\n\r\n"
 
 
-def get(target: bytes = b"/", host: bytes = b"app", **more: object) -> Forwarded:
+def get(target: bytes = b"/", host: bytes = b"app", **more: Any) -> Forwarded:
     """A GET at the upstream."""
-    return Forwarded(b"GET", target, host, **more)  # type: ignore[arg-type]
+    return Forwarded(b"GET", target, host, **more)
 
 
-def post(body: bytes, target: bytes = b"/", **more: object) -> Forwarded:
+def post(body: bytes, target: bytes = b"/", **more: Any) -> Forwarded:
     """A POST at the upstream."""
-    return Forwarded(b"POST", target, b"app", body, **more)  # type: ignore[arg-type]
+    return Forwarded(b"POST", target, b"app", body, **more)
 
 
-def ok(name: str, rfc: str, sent: bytes, *forwarded: Forwarded, kept: bool = True, **more: object) -> RequestCase:
+def ok(name: str, rfc: str, sent: bytes, *forwarded: Forwarded, kept: bool = True, **more: Any) -> RequestCase:
     """Requests that are all answered with 200."""
-    return RequestCase(name, rfc, sent, (200,) * len(forwarded), kept, forwarded, **more)  # type: ignore[arg-type]
+    return RequestCase(name, rfc, sent, (200,) * len(forwarded), kept, forwarded, **more)
 
 
-def bad(name: str, rfc: str, sent: bytes, status: Status = 400, **more: object) -> RequestCase:
+def bad(name: str, rfc: str, sent: bytes, status: Status = 400, **more: Any) -> RequestCase:
     """A request that is refused, and the connection closed, before anything reaches the upstream."""
-    return RequestCase(name, rfc, sent, (status,), **more)  # type: ignore[arg-type]
+    return RequestCase(name, rfc, sent, (status,), **more)
 
 
-def each(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: object) -> Iterable[RequestCase]:
+def each(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: Any) -> Iterable[RequestCase]:
     """`bad` for each value in place of @ in the template."""
     return [bad(f"{prefix}: {name}", rfc, template.replace(b"@", value), **more) for name, value in values.items()]
 
 
-def good(name: str, rfc: str, sent: bytes, status: int = 200, reused: bool = True, **more: object) -> ResponseCase:
+def good(name: str, rfc: str, sent: bytes, status: int = 200, reused: bool = True, **more: Any) -> ResponseCase:
     """A response that the client gets."""
-    return ResponseCase(name, rfc, sent, status, flags="-", reused=reused, **more)  # type: ignore[arg-type]
+    return ResponseCase(name, rfc, sent, status, flags="-", reused=reused, **more)
 
 
-def wrong(name: str, rfc: str, sent: bytes, **more: object) -> ResponseCase:
+def wrong(name: str, rfc: str, sent: bytes, **more: Any) -> ResponseCase:
     """A response whose head is refused: 502, UPE, and the connection is not used again."""
-    return ResponseCase(name, rfc, sent, **more)  # type: ignore[arg-type]
+    return ResponseCase(name, rfc, sent, **more)
 
 
-def broken(name: str, rfc: str, sent: bytes, **more: object) -> ResponseCase:
+def broken(name: str, rfc: str, sent: bytes, **more: Any) -> ResponseCase:
     """A response that goes wrong behind its head."""
-    return ResponseCase(name, rfc, sent, broken=True, **more)  # type: ignore[arg-type]
+    return ResponseCase(name, rfc, sent, broken=True, **more)
 
 
-def wrongs(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: object) -> list[ResponseCase]:
+def wrongs(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: Any) -> list[ResponseCase]:
     """`wrong` for each value in place of @ in the template."""
     return [wrong(f"{prefix}: {name}", rfc, template.replace(b"@", value), **more) for name, value in values.items()]

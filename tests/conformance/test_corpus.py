@@ -39,20 +39,22 @@ async def _play(cases: list[RequestCase | ResponseCase], split: bool, log: Log) 
     return Played(outcomes, log, left)
 
 
+def selected(request: pytest.FixtureRequest, way: str) -> list[RequestCase | ResponseCase]:
+    cases: list[RequestCase | ResponseCase] = []
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec"):
+            params: dict[str, Any] = item.callspec.params
+            if params["way"] == way and "case" in params:
+                cases.append(params["case"])
+    return cases
+
+
 @pytest.fixture(scope="module")
 def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
     """What came of the cases of the tests that were selected."""
     found = {}
     for way in WAYS:
-        cases = [
-            item.callspec.params["case"]
-            for item in request.session.items
-            if isinstance(item, pytest.Function)
-            and item.path == request.path
-            and hasattr(item, "callspec")
-            and item.callspec.params.get("way") == way
-            and "case" in item.callspec.params
-        ]
+        cases = selected(request, way)
         log = Log(tmp_path_factory.mktemp("log") / "access.log")
         log.path.touch()
         found[way] = asyncio.run(_play(cases, way == "cut", log))
@@ -68,6 +70,7 @@ def matches(found: int, expected: Status) -> bool:
 def test_request(played: dict[str, Played], way: str, case: RequestCase) -> None:
     outcome, records = played[way].of(case)
     assert outcome.error == ""
+    assert {message.version for message in outcome.answers} <= {b"HTTP/1.1"}
     assert len(outcome.statuses) == len(case.answers), f"{outcome.statuses} and then {outcome.end}"
     assert all(map(matches, outcome.statuses, case.answers)), outcome.statuses
     assert [record["status"] for record in records if record["status"]] == list(outcome.statuses)

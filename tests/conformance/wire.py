@@ -15,7 +15,7 @@ LIMIT = 1 << 22
 Fields = list[tuple[bytes, bytes]]
 
 _REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.1")
-_STATUS = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
+_STATUS = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 _FIELD = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9a-z]+): ?((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)"
 )
@@ -36,10 +36,11 @@ class Truncated(Exception):
 
 @dataclass(slots=True)
 class Message:
-    """A request (`method`, `target`) or a response (`status`); header names are lower case."""
+    """A request (`method`, `target`) or a response (`version`, `status`, `reason`); header names are lower case."""
 
     method: bytes = b""
     target: bytes = b""
+    version: bytes = b"HTTP/1.1"
     status: int = 0
     reason: bytes = b""
     fields: Fields = field(default_factory=list)
@@ -82,7 +83,7 @@ async def read_response(reader: asyncio.StreamReader, method: bytes = b"GET") ->
     found = _STATUS.fullmatch(head[0])
     if found is None:
         raise WireError(f"no status line: {head[0]!r}")
-    message.status, message.reason = int(found[1]), found[2]
+    message.version, message.status, message.reason = found[1], int(found[2]), found[3]
     message.fields = _fields(head[1:])
     length = _framing(message)
     if method == b"HEAD" or message.status < 200 or message.status in (204, 304):

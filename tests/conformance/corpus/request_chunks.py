@@ -1,6 +1,6 @@
 """Requests: the chunked coding and its trailer section (RFC 9112 §7.1)."""
 
-from tests.conformance.case import bad, each, get, ok, post
+from tests.conformance.case import RequestCase, bad, each, get, ok, post
 
 HEAD = b"POST / HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n"
 FIRST = HEAD + b"@\r\nhello\r\n0\r\n\r\n"
@@ -9,7 +9,7 @@ TRAILER = HEAD + b"5\r\nhello\r\n0\r\n@\r\n\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: app\r\n\r\n"
 
 
-def size(name: str, line: bytes, note: str = "") -> object:
+def size(name: str, line: bytes, note: str = "") -> RequestCase:
     return ok(f"chunk: {name}", "9112 §7.1", FIRST.replace(b"@", line), post(b"hello"), note=note)
 
 

@@ -1,5 +1,7 @@
 """Responses of a hostile upstream: framing (RFC 9112 §6, §7, §8)."""
 
+from typing import Any
+
 from tests.conformance.case import ResponseCase, broken, good, wrong, wrongs
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -11,7 +13,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 HEAD10 = b"GET / HTTP/1.0\r\nHost: app\r\n\r\n"
 
 
-def brokens(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: object) -> list[ResponseCase]:
+def brokens(prefix: str, rfc: str, template: bytes, values: dict[str, bytes], **more: Any) -> list[ResponseCase]:
     return [broken(f"{prefix}: {name}", rfc, template.replace(b"@", value), **more) for name, value in values.items()]
 
 

@@ -1,5 +1,7 @@
 """Responses of a hostile upstream: status line, fields, interim responses, endings (RFC 9112 §4, §5; RFC 9110 §15)."""
 
+from typing import Any
+
 from tests.conformance.case import ResponseCase, good, wrong, wrongs
 
 END = b"\r\nContent-Length: 2\r\n\r\nok"
@@ -9,11 +11,11 @@ WHOLE = OK + END
 FIELD = OK + b"\r\n@" + END
 
 
-def status(name: str, line: bytes, code: int = 200, **more: object) -> ResponseCase:
+def status(name: str, line: bytes, code: int = 200, **more: Any) -> ResponseCase:
     return good(f"status line: {name}", "9112 §4", LINE.replace(b"@", line), code, body=b"ok", **more)
 
 
-def field(name: str, line: bytes, key: bytes, value: bytes, **more: object) -> ResponseCase:
+def field(name: str, line: bytes, key: bytes, value: bytes, **more: Any) -> ResponseCase:
     return good(f"field: {name}", "9110 §5.5", FIELD.replace(b"@", line), body=b"ok", has=((key, value),), **more)
 
 
