@@ -24,7 +24,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.wrappers_pb2 import UInt32Value
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from control_plane import mesh
 from control_plane.compile import rds, tls
@@ -71,9 +71,14 @@ def by_port_name(service: str) -> str:
     return f"{OUTBOUND}|{service}"
 
 
+REQUEST_HEADERS_TIMEOUT = 10
+"""Seconds for a request's head. Both ends are close: whoever needs longer is stuck, or wants to keep us busy."""
+
+
 def outbound(client: Client) -> Listener:
     """127.0.0.1 only, plain text: the app is on this machine."""
     manager = _manager(OUTBOUND)
+    manager.http_protocol_options.accept_http_10 = True  # old tools and health checks still speak it
     manager.rds.CopyFrom(Rds(route_config_name=OUTBOUND, config_source=tls.ads()))
     return _listener(OUTBOUND, "127.0.0.1", client.outbound_port, manager, TrafficDirection.OUTBOUND)
 
@@ -147,7 +152,15 @@ def _manager(direction: str) -> HttpConnectionManager:
     log = _access_log(direction, ACCESS_LOG_FIELDS)
     # Present, with no provider: continue or start a W3C trace.
     tracing = HttpConnectionManager.Tracing()
-    return HttpConnectionManager(stat_prefix=direction, http_filters=[router], access_log=[log], tracing=tracing)
+    return HttpConnectionManager(
+        stat_prefix=direction,
+        http_filters=[router],
+        access_log=[log],
+        tracing=tracing,
+        request_headers_timeout=Duration(seconds=REQUEST_HEADERS_TIMEOUT),
+        # Two spellings of one path must not take two routes, nor pass one policy.
+        normalize_path=BoolValue(value=True),
+    )
 
 
 def _listener(name: str, host: str, port: int, terminal: Message, direction: TrafficDirection.ValueType) -> Listener:

@@ -51,7 +51,14 @@ class ClientConnection(Timed):
         self._slot = slot
         self.address = address
         self.transport: Any = None
-        self.reader = RequestReader(config.max_request_headers_bytes, config.max_headers_count)
+        self.reader = RequestReader(
+            config.max_request_headers_bytes,
+            config.max_headers_count,
+            config.accept_http_10,
+            config.default_host_for_http_10.encode(),
+            config.allow_absolute_url,
+            config.headers_with_underscores_action == "ALLOW",
+        )
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.closing = False

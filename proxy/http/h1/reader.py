@@ -56,11 +56,13 @@ class Reader:
         "_special",
         "_state",
         "_transfer_encoding",
+        "_underscores",
     )
 
     def __init__(self, max_size: int, max_count: int) -> None:
         self._max_size = max_size
         self._max_count = max_count
+        self._underscores = True  # whether names of trailers may have any
         self._state = HEAD
         self._reading: Message | None = None  # the message whose body is being read
         self._left = 0
@@ -212,7 +214,8 @@ class Reader:
         for line in lines:
             field = read_line(line)
             # RFC 9110 §6.5.1: a field that frames, routes or authenticates is not believed that late.
-            if field.kind == names.PLAIN and field.pair[0] not in names.NO_TRAILERS:
+            name = field.pair[0]
+            if field.kind == names.PLAIN and name not in names.NO_TRAILERS and (self._underscores or b"_" not in name):
                 message.trailers.append(field.pair)
         self._end()
         return end + 4

@@ -17,12 +17,27 @@ _MAX_EMPTY_LINES: Final = 4
 
 class RequestReader(Reader):
     """The server side of one connection. `message` is the request under way, from its head on. When it is done, what
-    follows waits until `next` asks for it, or `tunnel` takes it for something else than HTTP."""
+    follows waits until `next` asks for it, or `tunnel` takes it for something else than HTTP.
 
-    __slots__ = ("_empty_lines", "message")
+    `http10`: HTTP/1.0 is read, too, with `default_host` where it has no Host. `absolute`: so is the absolute form.
+    `underscores`: a trailer whose name has one is kept."""
 
-    def __init__(self, max_size: int, max_count: int) -> None:
+    __slots__ = ("_absolute", "_default_host", "_empty_lines", "_http10", "message")
+
+    def __init__(
+        self,
+        max_size: int,
+        max_count: int,
+        http10: bool = True,
+        default_host: bytes = b"",
+        absolute: bool = True,
+        underscores: bool = True,
+    ) -> None:
         super().__init__(max_size, max_count)
+        self._http10 = http10
+        self._default_host = default_host
+        self._absolute = absolute
+        self._underscores = underscores
         self.message: RequestMessage | None = None
         self._empty_lines = 0
 
@@ -72,6 +87,8 @@ class RequestReader(Reader):
         lines = block.split(b"\r\n")
         method, target, minor = _split_start(lines[0]).groups()
         http10 = minor == b"0"
+        if http10 and not self._http10:
+            raise ProtocolError("the request is HTTP/1.0", errors.HTTP10_REFUSED)
         self._read_fields(lines)
         self._empty_lines = 0
         keep_alive = self._persistence(http10)
@@ -101,14 +118,18 @@ class RequestReader(Reader):
             else:
                 self._place_rare(head, kind, value)
         host = self._host
-        if host is None and not head.http10:
-            raise ProtocolError("no host (RFC 9112 §3.2)")
+        if host is None:
+            if not head.http10:
+                raise ProtocolError("no host (RFC 9112 §3.2)")
+            host = self._default_host
         if target[0] == 47:  # "/": origin-form
-            head.authority = _checked(host or b"")
+            head.authority = _checked(host)
             if b"#" in target:
                 raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
         else:
-            _address(head, target, _checked(host or b""))
+            if not self._absolute and b"://" in target:
+                raise ProtocolError("an absolute request target", errors.ABSOLUTE_URL_REFUSED)
+            _address(head, target, _checked(host))
 
     def _place_rare(self, head: RequestHead, kind: int, value: bytes) -> None:
         if kind == names.CLIENT_CERT:

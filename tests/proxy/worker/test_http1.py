@@ -137,7 +137,11 @@ async def test_request_bodies_arrive_whole(one: Worker, request_bytes: bytes, se
         (b"HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"content-length: 1000\r\n"),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 No Content\r\n"),
         (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", b"content-length: 9\r\n"),
-        (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK, b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        (
+            b"GET",
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK,
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n",
+        ),
         (
             b"GET",
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
@@ -166,7 +170,7 @@ async def test_a_body_that_ends_with_the_connection_becomes_chunked(one: Worker)
         writer.write(b" you")
 
     async with upstream(app) as port:
-        await one.apply(snapshot(one.port, port))
+        await one.apply(snapshot(one.port, port, http={"accept_http_10": True}))
         got = await one.talk(LAST)
         assert b"transfer-encoding: chunked" in got
         assert got.endswith(b"0\r\n\r\n")
@@ -478,7 +482,7 @@ async def test_the_access_log_has_one_record_a_request(one: Worker, tmp_path: Pa
     app = Recorder()
     trace = "0af7651916cd43dd8448eb211c80319c"
     async with upstream(app) as port:
-        await one.apply(snapshot(one.port, port, http={"access_logs": (log,), "tracing": True}))
+        await one.apply(snapshot(one.port, port, http={"access_logs": (log,), "tracing": True, "accept_http_10": True}))
         await one.talk(
             f"POST /a HTTP/1.1\r\nhost: a\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\ncontent-length: 2\r\n\r\nhi".encode()
             + b"GET / HTTP/1.0\r\nhost: a\r\n\r\n"

@@ -368,7 +368,7 @@ async def test_a_truncated_answer_that_ends_with_the_connection_is_reset(one: Wo
         await asyncio.sleep(0.05)
 
     async with upstream(app) as port:
-        await one.apply(snapshot(one.port, port))
+        await one.apply(snapshot(one.port, port, http={"accept_http_10": True}))
         with pytest.raises(ConnectionResetError):
             await one.talk(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
 
