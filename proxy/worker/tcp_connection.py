@@ -69,6 +69,9 @@ class TcpRecord(Record):
     def downstream_address(self) -> str:
         return self._connection.downstream_address
 
+    def direct_address(self) -> str:
+        return self._connection.downstream_address
+
 
 class TcpConnection(Relay):
     """See the module's text."""
@@ -148,6 +151,7 @@ class TcpConnection(Relay):
         except (OSError, tls.PeerError) as error:
             self._refuse(error)
             return
+        self._unwatch()
         self.peer_uri_san = peer.identity
         state.counters.values[state.handshakes] += 1
         self._connect()
@@ -155,7 +159,7 @@ class TcpConnection(Relay):
     def _refuse(self, error: Exception) -> None:
         self._slot.refused(self.downstream_address, error)
         self.details = str(error)
-        self._finish(reset=True)
+        self._finish()  # no reset: it could overtake the alert that says why
 
     # ---- the upstream
 
