@@ -214,7 +214,9 @@ class _Connection(asyncio.Protocol):
             return
         self._left = b""
         if not data.startswith(b"HTTP/1.1 200 ") or length < 0 or length < len(data):
-            self._load.fail(f"unexpected answer: {data[:60]!r}")
+            head, _, body = data.partition(b"\r\n\r\n")
+            said = b"%b: %b" % (head.splitlines()[0], body[:200]) if head else b"nothing"
+            self._load.fail(f"unexpected answer: {said.decode('latin-1').strip()}")
             return
         self._load.done(self, self._due, perf_counter())
 

@@ -11,10 +11,10 @@ from bench.errors import ProxyFailed
 
 _WANTED = {
     "loop": ("uvloop", re.compile(r"/uvloop/loop\.")),
-    "parser": ("httptools", re.compile(r"/httptools/parser/parser\.")),
     "tls": ("aiofastnet", re.compile(r"/aiofastnet/ssl_engine\w*\.")),
 }
-_COMPILED = re.compile(r"/proxy/(?:\w+/)*\w+\.[\w-]+\.so$|__mypyc\.[\w-]+\.so$")
+_COMPILED = re.compile(r"/proxy/(?:\w+/)*\w+\.[\w-]+\.so$|__mypyc\.[\w-]+\.so$")  # mypyc's modules, and what they share
+_PARSER = re.compile(r"/proxy/http/h1/\w+\.[\w-]+\.so$")
 
 
 def pillion(agent: int) -> dict[str, str]:
@@ -37,7 +37,8 @@ def what(files: set[str]) -> dict[str, str]:
             raise ProxyFailed(f"the worker has not loaded {name} ({part}); figures would be of something else")
         found[part] = name
     found["tls"] += f" on {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"
-    found["compiled"] = "yes" if any(_COMPILED.search(file) for file in files) else "no"
+    found["parser"] = f"proxy.http.h1, {'compiled' if any(map(_PARSER.search, files)) else 'interpreted'}"
+    found["compiled"] = "yes" if any(map(_COMPILED.search, files)) else "no"
     return found
 
 

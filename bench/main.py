@@ -83,4 +83,4 @@ def write(result: Result, output: Path) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # event loops have a way out for that one

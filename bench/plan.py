@@ -27,13 +27,18 @@ class Plan:
 
     @property
     def latency_seconds(self) -> float:
-        """Of a latency window: a p99 needs a thousand requests, or is a guess in a quick run."""
-        return max(1.5 if self.quick else 2.0, self.seconds)
+        """Of a latency window: a p99 wants a thousand requests; in a quick run it is a guess."""
+        return 2.5 * self.seconds if self.quick else max(2.0, self.seconds)
 
     @property
     def warm_up(self) -> float:
         """Seconds of load before the first window of each proxy."""
-        return 0.5 if self.quick else 2.0
+        return self.seconds if self.quick else 2.0
+
+    @property
+    def idle(self) -> float:
+        """Seconds without load in which what a proxy does by itself is read."""
+        return 1.0 if self.quick else 3.0
 
     def kinds(self) -> list[Kind]:
         """Which proxies are wanted; whether they are installed is another matter."""

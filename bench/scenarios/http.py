@@ -21,9 +21,6 @@ RATE: Final = 500
 SETTLE: Final = 0.2
 """Seconds of load at each rate before its window."""
 
-IDLE: Final = 2.0
-"""Seconds without load in which what a proxy does by itself is read."""
-
 
 @dataclass(frozen=True, slots=True)
 class Proxied:
@@ -88,9 +85,9 @@ class _Windows:
                 contenders.remove(contender)
         run.step(f"{self.scenario.name}: idle")
         idle_from = [contender.deployed.cpu() for contender in contenders]
-        time.sleep(IDLE)
+        time.sleep(plan.idle)
         for contender, at_first in zip(contenders, idle_from, strict=True):
-            idle = (contender.deployed.cpu() - at_first) / IDLE
+            idle = (contender.deployed.cpu() - at_first) / plan.idle
             contender.subject.add("cpu_idle", idle / contender.subject.sidecars)
         run.turns(self.scenario, "CPU at fixed rates", contenders, self._fixed, _title)
         run.turns(self.scenario, "CPU at saturation", contenders, self._saturate, _title)
