@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.cluster.state import ClusterState, Endpoint
-from proxy.telemetry.record import Record
 from proxy.worker import tls
 from proxy.worker.tcp_leg import Leg, TlsLeg
+from proxy.worker.tcp_record import TcpRecord
 from proxy.worker.tcp_relay import Direction, Relay
 
 if TYPE_CHECKING:
@@ -38,39 +38,6 @@ _ENDED: Final = 3
 UPSTREAM_RESET: Final = "UR"
 MAX_DURATION: Final = "DT"
 """Flags that only a connection can have; the rest are in proxy.errors."""
-
-
-class TcpRecord(Record):
-    """What the access log tells of a connection: of HTTP's operators, nothing."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: TcpConnection) -> None:
-        super().__init__(connection.started)
-        self._connection = connection
-        self.duration = monotonic() - connection.started
-        self.flags = connection.flags
-        self.details = connection.details
-        self.attempts = connection.attempts
-        self.bytes_received = connection.bytes_received
-        self.bytes_sent = connection.bytes_sent
-
-    def upstream_host(self) -> str:
-        endpoint = self._connection.endpoint
-        return endpoint.text if endpoint is not None else ""
-
-    def upstream_cluster(self) -> str:
-        cluster = self._connection.cluster
-        return cluster.name if cluster is not None else ""
-
-    def peer_uri_san(self) -> str:
-        return self._connection.peer_uri_san
-
-    def downstream_address(self) -> str:
-        return self._connection.downstream_address
-
-    def direct_address(self) -> str:
-        return self._connection.downstream_address
 
 
 class TcpConnection(Relay):
@@ -433,5 +400,3 @@ class TcpConnection(Relay):
         if self._writer >= 0:
             self.loop.remove_writer(self._writer)
         self._reader = self._writer = -1
-
-    # ---- what the access log asks for besides the attributes
