@@ -65,15 +65,14 @@ CASES = [
        post(b"hello", trailers=((b"x-a", b"1"), (b"x-b", b"")))),
     ok("trailers that would be believed late are dropped", "9110 §6.5.1",
        TRAILER.replace(b"@", b"Host: evil\r\nAuthorization: evil\r\nCookie: evil\r\nConnection: close\r\nTE: gzip\r\n"
-                             b"X-Forwarded-For: evil\r\nX-Request-Id: evil\r\nTrailer: x\r\nContent-Length: 99\r\n"
-                             b"Transfer-Encoding: gzip\r\nX-Sum: 7"),
+                             b"X-Forwarded-For: evil\r\nX-Request-Id: evil\r\nTrailer: x\r\nX-Sum: 7"),
        post(b"hello", trailers=((b"x-sum", b"7"),))),
     *each("trailer", "9112 §7.1.2", TRAILER, {
         "no colon": b"rubbish", "empty name": b": x", "space before the colon": b"X : 1", "folded": b"X: 1\r\n 2",
         "blank first": b" X: 1", "bare LF": b"X: 1\nY: 2", "bare CR": b"X: 1\rY: 2", "NUL": b"X: \x00", "control": b"X: \x01",
-        "non-token name": b"X(: 1", "high byte in the name": b"X\xff: 1",
-        "100 KB": b"X: " + b"x" * 100_000,
-    }),
+        "non-token name": b"X(: 1", "high byte in the name": b"X\xff: 1", "content-length": b"Content-Length: 5",
+        "transfer-encoding": b"Transfer-Encoding: chunked", "100 KB": b"X: " + b"x" * 100_000,
+    }, note="§6.5.1 would let framing fields be dropped; nobody sends them in good faith, and llhttp and h11 refuse them"),
     bad("too many trailers", "9110 §5.4", TRAILER.replace(b"@", b"\r\n".join(b"X-%d: 1" % n for n in range(200))),
         (400, 431)),
 ]  # fmt: skip
