@@ -259,6 +259,29 @@ class RemoteAddress(Text):
         return record.downstream_address()
 
 
+class RemoteHost(Text):
+    __slots__ = ()
+
+    def value(self, record: Record) -> str:
+        return record.downstream_address().rpartition(":")[0]
+
+
+class DirectAddress(Text):
+    """Of the connection, whatever x-forwarded-for says."""
+
+    __slots__ = ()
+
+    def value(self, record: Record) -> str:
+        return record.direct_address()
+
+
+class DirectHost(Text):
+    __slots__ = ()
+
+    def value(self, record: Record) -> str:
+        return record.direct_address().rpartition(":")[0]
+
+
 class TraceId(Field):
     __slots__ = ()
 
@@ -285,6 +308,9 @@ OPERATORS: Final[dict[str, Callable[[], Field]]] = {
     "ROUTE_NAME": RouteName,
     "DOWNSTREAM_PEER_URI_SAN": PeerUriSan,
     "DOWNSTREAM_REMOTE_ADDRESS": RemoteAddress,
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": RemoteHost,
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": DirectAddress,
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": DirectHost,
     "TRACE_ID": TraceId,
 }
 """The operators without an argument. REQ(NAME) and RESP(NAME) are Header."""

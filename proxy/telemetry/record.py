@@ -51,6 +51,9 @@ class Record:
     def downstream_address(self) -> str:
         return ""
 
+    def direct_address(self) -> str:
+        return ""
+
     def request_header(self, name: bytes) -> bytes | None:
         return None
 

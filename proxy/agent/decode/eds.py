@@ -101,4 +101,8 @@ def _endpoint(reader: Reader, ip: bool) -> Endpoint:
     if inner is None:
         reader.error("is required", "endpoint")
         return Endpoint(Address("0.0.0.0", 0))
-    return Endpoint(decode_address(inner.child("address"), inner, ip=ip), weight, healthy, labels)
+    address = decode_address(inner.child("address"), inner, ip=ip)
+    hostname = inner.ascii("hostname")
+    if not hostname and not is_ip(address.host):
+        hostname = address.host  # STRICT_DNS: the name that is resolved
+    return Endpoint(address, weight, healthy, labels, hostname)

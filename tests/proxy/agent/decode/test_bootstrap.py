@@ -157,7 +157,8 @@ def test_strict_dns_leaves_the_names_to_the_agent() -> None:
         endpoint(81, "127.0.0.1"),
     ]
     found = decode(values)
-    assert found.dns == (("app", (Endpoint(Address("app.example", 80), 3), Endpoint(Address("127.0.0.1", 81)))),)
+    named = Endpoint(Address("app.example", 80), 3, hostname="app.example")
+    assert found.dns == (("app", (named, Endpoint(Address("127.0.0.1", 81)))),)
     assert found.snapshot.assignments == {"app": LoadAssignment("app", ())}
     assert consistent(found.snapshot) == []
 

@@ -74,7 +74,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints"),
     ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight"),
     ("config.endpoint.v3.endpoint_components", "LbEndpoint", EDS + "_endpoint", "endpoint health_status metadata load_balancing_weight"),
-    ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address"),
+    ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address hostname"),
     ("config.core.v3.address", "SocketAddress", "", "protocol address port_value"),
     ("config.accesslog.v3.accesslog", "AccessLog", LOG + "decode_access_log", "name typed_config"),
     ("extensions.access_loggers.file.v3.file", "FileAccessLog", "", "path log_format"),

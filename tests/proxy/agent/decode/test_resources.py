@@ -437,7 +437,7 @@ def test_an_address_listed_twice_counts_once_as_in_envoy() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"endpoint": {"address": address(1), "hostname": "a"}}, "endpoint.hostname: this field"),
+        ({"endpoint": {"address": address(1), "hostname": "é"}}, "endpoint.hostname: must be ASCII"),
         ({"endpoint": {"address": address(1, "a.b")}}, "socket_address.address: must be an IP address"),
         ({"endpoint": {"address": {"pipe": {"path": "/a"}}}}, "endpoint: needs an address with a socket_address"),
         ({"endpoint": {"address": address(70000)}}, "port_value: must be within"),
