@@ -81,7 +81,7 @@ def plain(sock: socket.socket, begun: bytes) -> Iterator[bytes]:
 
 
 def dechunk(sock: socket.socket, begun: bytes) -> Iterator[bytes]:
-    with sock.makefile("rb", buffering=1 << 18) as file:
+    with sock.makefile("rb") as file:
         rest = Rest(begun, file)
         while size := int(rest.line(), 16):
             yield rest.exactly(size)
