@@ -31,9 +31,10 @@ class QueryParameterMatcher:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """envoy.config.route.v3.RouteMatch. The path is matched without its query string."""
+    """envoy.config.route.v3.RouteMatch. The path is matched without its query string. A connect_matcher matches CONNECT
+    requests, which nothing else matches; its `value` is empty."""
 
-    kind: Literal["prefix", "path", "safe_regex", "path_separated_prefix"]
+    kind: Literal["prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher"]
     value: str
     case_sensitive: bool = True
     headers: tuple[HeaderMatcher, ...] = ()
@@ -96,6 +97,8 @@ class ForwardAction:
     host_rewrite: str | None = None
     # upgrade_configs: (lower-case protocol, whether it is passed on), which go before the listener's.
     upgrades: tuple[tuple[str, bool], ...] = ()
+    # connect_config: CONNECT ends here, and its bytes go to the endpoint; otherwise the request itself does.
+    ends_connect: bool = False
     auto_host_rewrite: bool = False
     idle_timeout: float | None = None
     max_stream_duration: float | None = None

@@ -81,6 +81,8 @@ def query(matcher: QueryParameterMatcher) -> Predicate:
 
 def path(match: RouteMatch) -> Predicate | None:
     """The path's predicate; None when it holds for every request."""
+    if match.kind == "connect_matcher":  # the table gives it nothing but CONNECT
+        return None
     if match.kind == "safe_regex":
         fullmatch = re.compile(match.value.encode()).fullmatch
         return lambda head: fullmatch(head.path) is not None

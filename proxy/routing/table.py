@@ -51,6 +51,7 @@ class CompiledRoute(Generic[Target]):
     __slots__ = (
         "action",
         "auto_host_rewrite",
+        "ends_connect",
         "forward",
         "host_rewrite",
         "idle_timeout",
@@ -88,6 +89,7 @@ class CompiledRoute(Generic[Target]):
         self.timeout = 0.0
         self.retry: RetryPolicy | None = None
         self.upgrades: dict[bytes, bool] = {}
+        self.ends_connect = False
         self.auto_host_rewrite = False
         self.idle_timeout = defaults.idle_timeout
         self.max_stream_duration = defaults.max_stream_duration
@@ -111,6 +113,7 @@ class CompiledRoute(Generic[Target]):
             self.timeout = self.forward.timeout
             self.retry = self.forward.retry
             self.upgrades = {name.encode(): enabled for name, enabled in self.forward.upgrades}
+            self.ends_connect = self.forward.ends_connect
             if self.forward.prefix_rewrite is not None:
                 self.prefix_rewrite = self.forward.prefix_rewrite.encode()
             if self.forward.host_rewrite is not None:
@@ -143,12 +146,19 @@ _NO_DEFAULTS = Defaults()
 
 
 class RouteTable(Generic[Target]):
-    """A RouteConfiguration, compiled. `resolve` turns a cluster's name into what the request needs of it."""
+    """A RouteConfiguration, compiled. `resolve` turns a cluster's name into what the request needs of it.
 
-    __slots__ = ("_cache", "_default", "_exact", "_ignore_port", "_prefixes", "_suffixes", "name")
+    Routes with a connect_matcher are for CONNECT alone, and CONNECT is for them alone, as in Envoy: they stand in a
+    table of their own, `connect`, so that other requests never look at them."""
+
+    __slots__ = ("_cache", "_connect", "_default", "_exact", "_ignore_port", "_prefixes", "_suffixes", "name")
 
     def __init__(
-        self, config: RouteConfiguration, resolve: Callable[[str], Target], defaults: Defaults = _NO_DEFAULTS
+        self,
+        config: RouteConfiguration,
+        resolve: Callable[[str], Target],
+        defaults: Defaults = _NO_DEFAULTS,
+        connect: bool = False,
     ) -> None:
         self.name = config.name
         self._ignore_port = config.ignore_port_in_host_matching
@@ -160,9 +170,14 @@ class RouteTable(Generic[Target]):
         for host in config.virtual_hosts:
             outer = (host.headers, config.headers)
             last = config.most_specific_header_mutations_wins
-            self._add(host, tuple([CompiledRoute(entry, resolve, defaults, outer, last) for entry in host.routes]))
+            routes = [route for route in host.routes if (route.match.kind == "connect_matcher") is connect]
+            self._add(host, tuple([CompiledRoute(entry, resolve, defaults, outer, last) for entry in routes]))
         self._suffixes.sort(key=lambda pair: -len(pair[0]))
         self._prefixes.sort(key=lambda pair: -len(pair[0]))
+        self._connect: RouteTable[Target] | None = None
+        kinds = {entry.match.kind for host in config.virtual_hosts for entry in host.routes}
+        if "connect_matcher" in kinds and not connect:
+            self._connect = RouteTable(config, resolve, defaults, connect=True)
 
     def _add(self, host: VirtualHost, routes: tuple[CompiledRoute[Target], ...]) -> None:
         for domain in host.domains:
@@ -198,8 +213,12 @@ class RouteTable(Generic[Target]):
             self._cache[authority] = routes
         return routes
 
+    def match_connect(self, head: Request) -> CompiledRoute[Target] | None:
+        """The route that takes this CONNECT request, or None."""
+        return None if self._connect is None else self._connect.match(head)
+
     def match(self, head: Request) -> CompiledRoute[Target] | None:
-        """The route that takes this request, or None."""
+        """The route that takes this request, which is no CONNECT, or None."""
         routes = self._cache.get(head.authority)
         if routes is None:
             routes = self._host(head.authority)

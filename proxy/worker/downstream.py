@@ -28,7 +28,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Downstream(ClientConnection):
     """One connection of one listener; an asyncio.Protocol, without the base class, which cannot be compiled."""
 
-    __slots__ = ("_advancing", "_chunked", "_no_body", "_requests", "peer_uri", "scheme", "xfcc")
+    __slots__ = ("_advancing", "_chunked", "_client_ended", "_no_body", "_requests", "peer_uri", "scheme", "xfcc")
 
     def __init__(self, slot: ListenerSlot, address: str) -> None:
         super().__init__(slot, address)
@@ -37,6 +37,7 @@ class Downstream(ClientConnection):
         self.scheme = b"http"
         self._advancing = False
         self._chunked = False
+        self._client_ended = False  # while an answer was due
         self._no_body = False
         self._requests = 0  # counted where there is a limit
 
@@ -101,8 +102,8 @@ class Downstream(ClientConnection):
                 exchange.on_downstream_lost()
                 return False
             exchange.on_request_more()
-        self.closing = True
-        return True
+        self.closing = self._client_ended = True
+        return self.scheme == b"http"  # TLS transports know no half-close
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._slot.connections.discard(self)
@@ -110,7 +111,7 @@ class Downstream(ClientConnection):
         exchange = self.exchange
         if exchange is not None:
             exchange.on_downstream_lost()
-        self.deadline = 0.0
+        self._slot.timers.forget(self)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -186,13 +187,13 @@ class Downstream(ClientConnection):
             try:
                 self.reader.next()
             except ProtocolError as error:  # in what waited behind this request
-                self._error = error
+                self._error = error.with_traceback(None)
         self._rest(now)
         self._advance()
 
     def _broken(self, error: ProtocolError) -> None:
         """What arrived is not HTTP. Requests before it are answered first."""
-        self._error = error
+        self._error = error.with_traceback(None)  # whose frames would keep this connection alive
         exchange = self.exchange
         if exchange is None:
             self._advance()
@@ -221,7 +222,8 @@ class Downstream(ClientConnection):
         self._chunked = False
         closing = self.closing or not request.keep_alive or self._slot.draining
         if head.upgrade:
-            closing = self.closing = True
+            closing = self.closing = self._until_close = True
+            self._no_body = False  # whatever method and status say
             framing = write.upgrade_lines(head.upgrade)
         elif self._no_body:
             framing = b"content-length: %d\r\n" % length if length >= 0 and status != 204 else b""
@@ -255,6 +257,8 @@ class Downstream(ClientConnection):
     def switch(self) -> None:
         """What the client sends from now on is the upstream's, whatever it means."""
         self.reader.tunnel()
+        if self._client_ended:
+            self.reader.end()
         self._resume_reading()
 
     def more(self, chunks: list[bytes], done: bool, trailers: Headers) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.config.route import DirectResponse
-from proxy.http.heads import NO_UPGRADE, ResponseHead, ResponseMessage
+from proxy.http.headers import tokens
+from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.telemetry import trace
 from proxy.worker.forward import request_ids, request_lines
 from proxy.worker.policies import admit, edit_request, edit_response
+from proxy.worker.raw_upstream import RawUpstream
 from proxy.worker.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -44,13 +46,11 @@ class Exchange(Recovery):
             self.request_id = request_ids.next()
         if state.request_policy is not None and not admit(self, state.request_policy):
             return
-        self.route = route = state.routes.match(head)
-        if head.upgrade and not self._may_upgrade(head.upgrade):
-            if head.method == b"CONNECT":
-                self.downstream.closing = True  # what follows is not HTTP
-                self.reply(errors.CONNECT_NOT_ALLOWED)
-                return
-            head.upgrade = NO_UPGRADE  # RFC 9110 §7.8: a server may ignore it
+        if not head.upgrade:
+            self.route = state.routes.match(head)
+        elif not self._match_upgrade():
+            return
+        route = self.route
         if route is None:
             self.reply(errors.NO_ROUTE)
             return
@@ -82,13 +82,30 @@ class Exchange(Recovery):
             self.stream_deadline = self.started + route.max_stream_duration
         self._try()
 
-    def _may_upgrade(self, upgrade: bytes) -> bool:
-        """Whether the route, or else the listener, lets this protocol through (upgrade_configs)."""
-        route = self.route
-        if route is None or route.forward is None:
+    def _match_upgrade(self) -> bool:
+        """Find the route of a request that asks for another protocol, and what of that is passed on: what the route, or
+        else the listener, lets through (upgrade_configs). False: the request was answered here."""
+        head, routes, upgrades = self.head, self.state.routes, self.state.upgrades
+        if head.upgrade != CONNECT:
+            self.route = route = routes.match(head)
+            if route is None or route.forward is None:
+                head.upgrade = NO_UPGRADE  # RFC 9110 §7.8: a server may ignore it
+            else:
+                # HTTP/2 would bypass whatever is decided on each request.
+                asked = [
+                    name
+                    for name in tokens(head.upgrade)
+                    if name != b"h2c" and route.upgrades.get(name, name in upgrades)
+                ]
+                head.upgrade = b", ".join(asked)
+            return True
+        # What follows a CONNECT may not be HTTP, whatever the answer.
+        self.downstream.closing = True
+        self.route = route = routes.match_connect(head)
+        if route is None or (route.forward is not None and not route.upgrades.get(CONNECT, CONNECT in upgrades)):
+            self.reply(errors.CONNECT_NOT_ALLOWED)
             return False
-        allowed = route.upgrades.get(upgrade)
-        return upgrade in self.state.upgrades if allowed is None else allowed
+        return True
 
     def _try(self) -> None:
         """Pick an endpoint and get a connection to it."""
@@ -101,6 +118,8 @@ class Exchange(Recovery):
         self.attempts += 1
         self.endpoint = endpoint
         endpoint.active += 1
+        if self.head.upgrade and self._connect_raw():
+            return
         idle = endpoint.idle
         # After a stale connection only a fresh one will do: its siblings are likely as dead.
         while idle and not self._stale_retried:
@@ -109,6 +128,20 @@ class Exchange(Recovery):
                 self.attach(connection)
                 return
         self.state.pool.wait(self, cluster, endpoint)
+
+    def _connect_raw(self) -> bool:
+        """Where the route ends CONNECT here (connect_config): open a connection for its bytes alone."""
+        cluster, endpoint, route = self.cluster, self.endpoint, self.route
+        assert cluster is not None
+        assert endpoint is not None
+        if self.head.upgrade != CONNECT or route is None or not route.ends_connect:
+            return False
+        if cluster.connections >= cluster.config.circuit_breakers.max_connections:
+            self.on_overflow(f"cluster {cluster.name}: max_connections")
+        else:
+            self.upstream = connection = RawUpstream(self.state.pool, cluster, endpoint, self)
+            self.state.pool.open_raw(connection)
+        return True
 
     def attach(self, connection: Upstream) -> None:
         """A connection is ours: send what there is of the request, in one write."""
@@ -223,8 +256,9 @@ class Exchange(Recovery):
     def _switch(self, head: ResponseHead, chunks: list[bytes], done: bool) -> None:
         """The upstream agreed to another protocol: bytes both ways from now on, until one side ends. The route's
         timeout was for the answer; what is left is the stream idle timeout, as in Envoy."""
-        downstream, upstream = self.downstream, self.upstream
+        downstream, upstream, state = self.downstream, self.upstream, self.state
         assert upstream is not None
+        state.counters.values[state.counters.slot("downstream_cx_upgrades_total", listener=state.name)] += 1
         self.tunnel = True
         self.request_deadline = 0.0
         upstream.switch()
@@ -234,13 +268,25 @@ class Exchange(Recovery):
             return
         downstream.switch()
         self.on_request_more()
+        if upstream.write_paused:
+            downstream.pause_request()
+
+    def on_no_half_close(self) -> None:
+        """The client sends no more, and the upstream's leg cannot tell that without ending: so the tunnel ends. What
+        was received goes out both ways."""
+        upstream, self.upstream = self.upstream, None
+        assert upstream is not None
+        upstream.finish()
+        self._finish(True)
 
     def _complete(self) -> None:
         """The response is whole. The request may not be: then neither connection can be used again."""
         upstream, self.upstream = self.upstream, None
         done = self.message.done
         if upstream is not None:
-            if done:
+            if self.tunnel:
+                upstream.finish()
+            elif done:
                 upstream.end_exchange()
             else:
                 upstream.abort()
@@ -270,13 +316,15 @@ class Exchange(Recovery):
         self.duration = duration = now - self.started
         values = state.counters.values
         values[state.requests[self.status // 100]] += 1
-        state.latency.observe(duration)
+        if not self.tunnel:  # a tunnel's time is no latency
+            state.latency.observe(duration)
         if cluster is not None:
             cluster.active -= 1
             if self._retrying:
                 cluster.retrying -= 1
             values[cluster.requests[self.status // 100]] += 1
-            cluster.latency.observe(duration)
+            if not self.tunnel:
+                cluster.latency.observe(duration)
             if self.endpoint is not None:
                 self.endpoint.active -= 1
         if self.flags:

@@ -22,6 +22,7 @@ from proxy.worker.upstream import Upstream
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
+    from proxy.worker.raw_upstream import RawUpstream
     from proxy.worker.recovery import Recovery
     from proxy.worker.tables import Transport
 
@@ -60,13 +61,21 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def open_raw(self, connection: RawUpstream) -> None:
+        """Open a connection that carries one exchange's tunnel and never enters the pool."""
+        connection.cluster.connections += 1
+        connection.endpoint.connections += 1
+        task = self._loop.create_task(connection.open())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _connect(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         transport: Transport | None = cluster.transport
         connection = Upstream(self, cluster, endpoint)
         try:
-            await self._dial(connection, transport)
+            await self.dial(connection, transport)
             if transport is not None:
-                self._identify(connection, transport)
+                self.identify(connection, transport)
         except (OSError, TimeoutError, tls.PeerError) as error:
             self._failed(connection, transport, error)
             return
@@ -84,7 +93,7 @@ class Pool:
         connection.usable = True
         self.release(connection)
 
-    async def _dial(self, connection: Upstream, transport: Transport | None) -> None:
+    async def dial(self, connection: Upstream, transport: Transport | None) -> None:
         """Connect, and shake hands, within the cluster's connect_timeout. Raises OSError, TimeoutError.
 
         A handshake is never cancelled: aiofastnet would close the socket under a transport that is still registered
@@ -110,7 +119,8 @@ class Pool:
             }
         await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)  # type: ignore[type-var]
 
-    def _identify(self, connection: Upstream, transport: Transport) -> None:
+    def identify(self, connection: Upstream, transport: Transport) -> None:
+        """Verify and note who the peer is. Raises tls.PeerError."""
         peer = tls.Peer(connection.transport.get_extra_info("ssl_object"))
         transport.verify(peer)
         connection.trusted = transport.verified and bool(peer.identity)
@@ -123,6 +133,15 @@ class Pool:
     def _failed(self, connection: Upstream, transport: Transport | None, error: Exception) -> None:
         cluster, endpoint = connection.cluster, connection.endpoint
         endpoint.connecting -= 1
+        text = self.connect_failed(connection, transport, error)
+        waiter = self._next_waiter(cluster, endpoint)
+        if waiter is not None:
+            waiter.on_connect_failure(text)
+        self._serve_waiters(cluster, endpoint)
+
+    def connect_failed(self, connection: Upstream, transport: Transport | None, error: Exception) -> str:
+        """Count off a connection that could not be had. Returns what to say of it."""
+        cluster, endpoint = connection.cluster, connection.endpoint
         self.counters.values[cluster.connect_failures] += 1
         if isinstance(error, TimeoutError | ConnectionAbortedError):  # aiofastnet's word for a slow handshake
             text = f"no connection to {endpoint.text} within {cluster.config.connect_timeout:g}s"
@@ -135,10 +154,7 @@ class Pool:
         else:
             cluster.connections -= 1
             endpoint.connections -= 1
-        waiter = self._next_waiter(cluster, endpoint)
-        if waiter is not None:
-            waiter.on_connect_failure(text)
-        self._serve_waiters(cluster, endpoint)
+        return text
 
     def tls_failed(self, connection: Upstream, error: BaseException) -> None:
         """Count and say why TLS with an upstream could not be."""

@@ -123,6 +123,10 @@ class Recovery(ExchangeRecord):
         if self.ended:
             return
         self.flags = self.flags or errors.DOWNSTREAM_GONE.flag
+        if self.tunnel and self.message.done and self.upstream is not None:
+            # It had said its end, and the upstream gets all that came before.
+            upstream, self.upstream = self.upstream, None
+            upstream.finish()
         self._drop_upstream()
         self._finish(False)
 
@@ -199,7 +203,7 @@ class Recovery(ExchangeRecord):
             return
         self.flags = f"{kind.flag},{self.flags}" if self.flags else kind.flag
         self.details = f"{kind.name}: {detail}" if detail else kind.name
-        headers: Headers = [(b"content-type", b"text/plain")]
+        headers: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
         if kind.unsent and self.state.inbound and kind.status == 503:
             headers.append((UNSENT_HEADER, kind.flag.encode()))
         head, route = ResponseHead(kind.status, b"", headers), self.route

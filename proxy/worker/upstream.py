@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http.h1 import write
 from proxy.http.h1.fields import ProtocolError
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
     from proxy.worker.exchange import Exchange
     from proxy.worker.pool import Pool
+
+
+_RESET: Final = struct.pack("ii", 1, 0)
+_FLUSH_CHECK: Final = 5.0
+"""Seconds within which an upstream has to take something of what a tunnel's end has left for it."""
 
 
 class Upstream(Timed):
@@ -33,6 +40,7 @@ class Upstream(Timed):
         "_read_paused",
         "_requests",
         "_tunnel",
+        "_unsent",
         "cluster",
         "endpoint",
         "exchange",
@@ -62,6 +70,7 @@ class Upstream(Timed):
         self._read_paused = False
         self._requests = 0
         self._tunnel = False
+        self._unsent = 0
         self.sent_all = True
 
     # ---- requests
@@ -97,8 +106,11 @@ class Upstream(Timed):
         data = self._body(chunks, done, trailers)
         if data:
             self.transport.write(data)
-        if done and self._tunnel and self.transport.can_write_eof():
-            self.transport.write_eof()
+        if done and self._tunnel:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            elif self.exchange is not None:
+                self.exchange.on_no_half_close()
 
     def switch(self) -> None:
         """The connection is a tunnel now: `send` takes bytes as they are, and its end is passed on."""
@@ -121,6 +133,7 @@ class Upstream(Timed):
             message is None
             or not message.done
             or not message.head.keep_alive
+            or self.reader.excess
             or not self.sent_all
             or self.endpoint.removed
             or (limit and self._requests >= limit)
@@ -137,11 +150,23 @@ class Upstream(Timed):
         self._pool.release(self)
 
     def abort(self) -> None:
-        """Close at once; nothing more is told to the exchange."""
+        """Close at once; nothing more is told to the exchange. A tunnel is reset, so that its upstream cannot take
+        what it has for the whole."""
         self.exchange = None
         self.usable = False
         if not self.transport.is_closing():
+            if self._tunnel:
+                sock = self.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
+
+    def finish(self) -> None:
+        """Close a tunnel in order: the upstream gets what was sent; nothing more is told to the exchange."""
+        self.exchange = None
+        self.transport.close()
+        self._unsent = self.transport.get_write_buffer_size()
+        self.deadline = monotonic() + _FLUSH_CHECK
+        self._pool.timers.watch(self)
 
     # ---- asyncio.Protocol
 
@@ -157,7 +182,8 @@ class Upstream(Timed):
         except ProtocolError as error:
             self._broken(exchange, str(error))
             return
-        if exchange is None:
+        if exchange is None:  # data that answers no request
+            self.abort()
             return
         if reader.interim:
             heads, reader.interim = reader.interim, []
@@ -182,14 +208,14 @@ class Upstream(Timed):
     def connection_lost(self, exc: Exception | None) -> None:
         exchange, self.exchange = self.exchange, None
         self.usable = False
-        self.deadline = 0.0
+        self._pool.timers.forget(self)
         self._pool.closed(self)
         refused = not self._answered and self._requests <= 1 and tls.refuses_us(exc)
         if refused and exc is not None:
             self._pool.tls_failed(self, exc)
         if exchange is None:
             return
-        if refused:
+        if refused and not self._tunnel:
             exchange.upstream = None
             exchange.on_connect_failure(f"{self.endpoint.text}: {exc}")
         else:
@@ -230,6 +256,13 @@ class Upstream(Timed):
             self._pool.timers.watch(self)
 
     def on_deadline(self, now: float) -> None:
-        """Idle for too long, or too old."""
+        """Idle for too long, or too old; or a tunnel that is slow to end."""
         if self.usable:
             self.abort()
+        elif self._tunnel and self.exchange is None:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent == self._unsent:
+                self.transport.abort()
+            else:
+                self._unsent = unsent
+                self.deadline = now + _FLUSH_CHECK

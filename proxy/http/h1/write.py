@@ -29,6 +29,8 @@ def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: byt
         framing = b""
     if head.upgrade != NO_UPGRADE:
         framing += upgrade_lines(head.upgrade)
+        if head.upgrade == CONNECT:
+            target = authority  # RFC 9112 §3.2.3
     elif head.te_trailers:
         framing += b"te: trailers\r\nconnection: te\r\n"
     parts = [head.method, b" ", target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"]
