@@ -41,8 +41,9 @@ FIGURES: Final = {
         Figure("cpu_idle", "CPU when idle, per second", "ms", 1e3, 2),
         Figure("bytes_per_cpu_second", "bytes per CPU-second", "GB", _GB, 2, higher_is_better=True),
         Figure("handshakes_per_cpu_second", "handshakes per CPU-second", "", 1, 0, higher_is_better=True),
-        Figure("pss", "memory (PSS)", "MB", _MB),
+        Figure("pss", "PSS", "MB", _MB),
         Figure("memory_alone", "memory as if alone on the machine", "MB", _MB),
+        Figure("memory_loaded", "memory after load, as if alone", "MB", _MB),
         Figure("rate_saturated", "requests per second at saturation", "", 1, 0, higher_is_better=True),
     )
 }

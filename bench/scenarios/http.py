@@ -105,7 +105,7 @@ class _Windows:
         for contender in contenders:
             _add_differences(contender.subject, direct)
             for pid in contender.deployed.pids:  # not PSS: the control shares its pages
-                contender.subject.add("memory_alone", kernel.memory(pid).alone)
+                contender.subject.add("memory_loaded", kernel.memory(pid).alone)
 
     def _fixed(self, contender: Contender) -> None:
         """CPU per request as the slope between rates, so that what the proxy does on its own is not in it."""
