@@ -177,7 +177,7 @@ class Direction:
         except OSError as error:
             relay.on_broken(self.sink, error)
             return
-        if self._pipe is not None:
+        if pipe.held:
             self._wait()
 
     def _end(self) -> None:

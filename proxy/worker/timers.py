@@ -75,7 +75,7 @@ class Timers:
         if bucket is None:
             self._buckets[tick] = {item: None}
             heappush(self._order, tick)
-            if self._handle is None or tick < self._armed:
+            if not self._armed or tick < self._armed:
                 self._arm()
         else:
             bucket[item] = None
@@ -83,14 +83,13 @@ class Timers:
     def _arm(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
-            self._handle = None
         if self._order:
             self._armed = self._order[0]
             # At least the loop's own resolution: a timer a hair too early would only be set again.
             self._handle = self._loop.call_later(max(0.001, self._armed / _PER_SECOND - monotonic()), self._turn)
 
     def _turn(self) -> None:
-        self._handle = None
+        self._armed = 0
         now = monotonic()
         tick = int(now * _PER_SECOND)
         due: list[Timed] = []
@@ -107,13 +106,13 @@ class Timers:
                 except Exception:
                     log.exception("a timeout could not be handled")
             self.watch(item)
-        if self._handle is None:
+        if not self._armed:
             self._arm()
 
     def close(self) -> None:
         """Forget everything."""
         if self._handle is not None:
             self._handle.cancel()
-            self._handle = None
+        self._armed = 0
         self._buckets.clear()
         self._order.clear()

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy import errors
 from proxy.http import headers as names
-from proxy.http.h1.fields import LINES, ProtocolError, read_line
+from proxy.http.h1.fields import LINES, TOKEN, ProtocolError, check_line, read_line
 from proxy.http.headers import Headers, tokens
 from proxy.http.heads import CHUNKED, Message
 
@@ -26,7 +26,9 @@ TRAILERS: Final = 5
 RAW: Final = 6  # content until the connection ends
 DONE: Final = 7
 
-_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TOKEN: Final = TOKEN.pattern
+_EXTENSION: Final = rb"""[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|"(?:[^"\\]|\\.)*"))?""" % (_TOKEN, _TOKEN)
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
 """RFC 9112 §7.1, and §7.1.1 for the extensions, which are dropped: a proxy must not pass on what it does not know."""
 _MAX_CHUNK_LINE: Final = 4096
 _MAX_EXTENSIONS: Final = 16 * 1024
@@ -177,7 +179,8 @@ class Reader:
         if end < 0:
             return self._keep(data, at)
         line = data[at:end]
-        found = _CHUNK_SIZE.fullmatch(line) if len(line) <= _MAX_CHUNK_LINE else None
+        check_line(line)
+        found = _CHUNK_LINE.fullmatch(line) if len(line) <= _MAX_CHUNK_LINE else None
         if found is None:
             raise ProtocolError("a chunk size that is no hexadecimal number (RFC 9112 §7.1)")
         digits = found[1]
@@ -213,7 +216,9 @@ class Reader:
         assert message is not None
         for line in lines:
             field = read_line(line)
-            # RFC 9110 §6.5.1: a field that frames, routes or authenticates is not believed that late.
+            if field.kind in (names.CONTENT_LENGTH, names.TRANSFER_ENCODING):
+                raise ProtocolError("a trailer that would frame the message (RFC 9110 §6.5.1)")
+            # A field that routes or authenticates is not believed that late.
             name = field.pair[0]
             if field.kind == names.PLAIN and name not in names.NO_TRAILERS and (self._underscores or b"_" not in name):
                 message.trailers.append(field.pair)

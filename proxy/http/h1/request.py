@@ -122,7 +122,7 @@ class RequestReader(Reader):
             if not head.http10:
                 raise ProtocolError("no host (RFC 9112 §3.2)")
             host = self._default_host
-        if target[0] == 47:  # "/": origin-form
+        if target[0] == 47 and head.method != b"CONNECT":  # "/": origin-form
             head.authority = _checked(host)
             if b"#" in target:
                 raise ProtocolError("a fragment in the request target (RFC 9112 §3.2)")
@@ -179,7 +179,11 @@ def _what_is_wrong(start: bytes) -> str:
 def _address(head: RequestHead, target: bytes, host: bytes) -> None:
     """The forms of a request target that are not origin-form (RFC 9112 §3.2)."""
     scheme, found, rest = target.partition(b"://")
-    if found and scheme.lower() in (b"http", b"https"):
+    if head.method == b"CONNECT":
+        host = target
+        if _CONNECT_TO.fullmatch(target) is None:
+            raise ProtocolError("a CONNECT target that is not host:port (RFC 9110 §9.3.6)")
+    elif found and scheme.lower() in (b"http", b"https"):
         # absolute-form: its authority wins over Host (RFC 9112 §3.2.2).
         cut = min([at for at in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if at >= 0], default=len(rest))
         host, path = rest[:cut], rest[cut:]
@@ -189,10 +193,6 @@ def _address(head: RequestHead, target: bytes, host: bytes) -> None:
             head.target = b"*"  # RFC 9112 §3.2.4
         else:
             head.target = path if path[:1] == b"/" else b"/" + path
-    elif head.method == b"CONNECT":
-        host = target
-        if _CONNECT_TO.fullmatch(target) is None:
-            raise ProtocolError("a CONNECT target that is not host:port (RFC 9110 §9.3.6)")
     elif target != b"*" or head.method != b"OPTIONS":
         raise ProtocolError("a request target of no known form (RFC 9112 §3.2)")
     if b"#" in head.target:
@@ -211,9 +211,9 @@ def _checked(host: bytes) -> bytes:
     return host
 
 
-_REG_NAME: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
-_HOST: Final = re.compile(_REG_NAME + rb"(?::[0-9]{0,5})?")
-_CONNECT_TO: Final = re.compile(rb"(?!:)" + _REG_NAME + rb":[0-9]{1,5}")
+_NAME: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
+_HOST: Final = re.compile(rb"(?:" + _NAME + rb"(?::[0-9]{0,5})?)?")
+_CONNECT_TO: Final = re.compile(_NAME + rb":[0-9]{1,5}")
 _MAX_HOSTS: Final = 4096
 _hosts: set[bytes] = set()
 

@@ -34,7 +34,7 @@ class ResponseReader(Reader):
     Call `expect` before each request. Informational responses (RFC 9110 §15.2) go to `interim`.
     """
 
-    __slots__ = ("_interims", "_method", "_upgrade", "interim", "message")
+    __slots__ = ("_interims", "_method", "_upgrade", "excess", "interim", "message")
 
     def __init__(self, max_size: int, max_count: int) -> None:
         super().__init__(max_size, max_count)
@@ -44,6 +44,7 @@ class ResponseReader(Reader):
         self._method = b""
         self._upgrade = NO_UPGRADE
         self._state = DONE
+        self.excess = False
 
     def expect(self, method: bytes, upgrade: bytes) -> None:
         """The next response answers a request with `method`, which asks for the protocol `upgrade`."""
@@ -54,11 +55,12 @@ class ResponseReader(Reader):
         self._state = HEAD
 
     def feed(self, data: bytes) -> None:
-        """Read what arrived. Raises ProtocolError, also for bytes that answer no request."""
+        """Read what arrived. Raises ProtocolError. Bytes that answer no request set `excess`: what is complete stands,
+        but the connection says more than it was asked, and nothing on it can be believed after that."""
         super().feed(data)
         if self._rest:
             self._rest = b""
-            raise ProtocolError("data that answers no request")
+            self.excess = True
 
     def end(self) -> bool:
         """The peer closed: True when that completes the message (RFC 9112 §6.3, no length), else it is cut off."""
@@ -84,6 +86,8 @@ class ResponseReader(Reader):
             if status == 101:
                 self._switch(head)
             else:
+                if self._framing(http10, 0):
+                    raise ProtocolError("content in an interim response (RFC 9110 §15.2)")
                 self._interims += 1
                 if self._interims > _MAX_INTERIM:
                     raise ProtocolError(f"more than {_MAX_INTERIM} interim responses")
@@ -105,9 +109,13 @@ class ResponseReader(Reader):
         self.message = message = ResponseMessage(head)
         if self._method == b"HEAD":
             length = 0
-        elif status == 204 or status == 304:  # RFC 9112 §6.3: no body; a 304's content-length describes the 200
+        elif status == 304:  # RFC 9112 §6.3: no body; its fields describe that of the 200
             if length == CHUNKED:
-                raise ProtocolError(f"transfer-encoding in a {status} response (RFC 9112 §6.1)")
+                head.length = UNTIL_CLOSE
+            length = 0
+        elif status == 204:
+            if length == CHUNKED or length > 0:
+                raise ProtocolError("content in a 204 response (RFC 9112 §6.1, RFC 9110 §8.6)")
             length = 0
         elif self._upgrade == CONNECT and status < 300:  # RFC 9112 §6.3: a tunnel, whatever the fields say
             head.upgrade = CONNECT
