@@ -21,6 +21,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HELP = {
     "downstream_cx_total": "Connections accepted.",
     "downstream_cx_active": "Connections open now.",
+    "downstream_cx_upgrades_total": "Connections that became a tunnel (WebSocket, CONNECT).",
+    "downstream_cx_upgrades_active": "Connections that are a tunnel now.",
     "downstream_rq_total": "Requests answered, by class of the response code.",
     "downstream_rq_seconds": "From the request's first byte to the response's last.",
     "downstream_tls_handshake_total": "TLS handshakes completed with clients.",

@@ -33,6 +33,10 @@ class ListenerSlot(Acceptor):
         self.state = state
         self.connections: set[Downstream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        counters.gauge(self._tunnels, "downstream_cx_upgrades_active", listener=state.name)
+
+    def _tunnels(self) -> int:
+        return sum([connection.exchange is not None and connection.exchange.tunnel for connection in self.connections])
 
     def open(self) -> Iterable[Accepted]:
         return self.connections

@@ -9,6 +9,7 @@ from proxy.agent.decode.access_log import decode_access_log
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.rds import read_route_configuration
 from proxy.agent.decode.reader import Reader
+from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.listener import (
     ClientCertDetails,
     EscapedSlashesAction,
@@ -69,6 +70,7 @@ def read_http_connection_manager(reader: Reader) -> HttpConnectionManager:
         xff_num_trusted_hops=reader.value("xff_num_trusted_hops"),
         skip_xff_append=reader.value("skip_xff_append"),
         via=reader.ascii("via"),
+        upgrades=frozenset(name for name, enabled in read_upgrades(reader)[0] if enabled),
         server_name=reader.ascii("server_name") or "pillion",
         server_header_transformation=reader.enum("server_header_transformation", _SERVER_HEADER),
         forward_client_cert_details=reader.enum("forward_client_cert_details", _CLIENT_CERT_DETAILS),

@@ -15,6 +15,7 @@ from proxy.agent.decode.matchers import (
     decode_regex,
 )
 from proxy.agent.decode.reader import Reader, decode, printable
+from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
@@ -127,7 +128,10 @@ def _match(reader: Reader) -> RouteMatch:
     case_sensitive = reader.wrapped("case_sensitive", True)
     headers = tuple(decode_header_matcher(r) for r in reader.children("headers"))
     queries = tuple(decode_query_parameter_matcher(r) for r in reader.children("query_parameters"))
-    kind = reader.one_of("path_specifier", "prefix", "path", "safe_regex", "path_separated_prefix")
+    kind = reader.one_of("path_specifier", "prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher")
+    if kind == "connect_matcher":
+        reader.child(kind)
+        return RouteMatch("connect_matcher", "", case_sensitive, headers, queries)
     if kind == "path":
         return RouteMatch("path", reader.value("path"), case_sensitive, headers, queries)
     if kind == "safe_regex":
@@ -145,12 +149,15 @@ def _forward(reader: Reader) -> ForwardAction:
     retry = reader.child("retry_policy")
     timeout = reader.seconds("timeout", 15.0)
     longest = reader.child("max_stream_duration")
+    upgrades, ends_connect = read_upgrades(reader)
     return ForwardAction(
         _clusters(reader),
         timeout if longest is None else 0.0,  # Envoy: whoever sets the one does not mean the other
         _retry_policy(retry) if retry else None,
         reader.ascii("prefix_rewrite") or None,
         reader.ascii("host_rewrite_literal") or None,
+        upgrades=upgrades,
+        ends_connect=ends_connect,
         auto_host_rewrite=reader.wrapped("auto_host_rewrite", False),
         idle_timeout=_optional_seconds(reader, "idle_timeout"),
         max_stream_duration=_optional_seconds(longest, "max_stream_duration") if longest else None,

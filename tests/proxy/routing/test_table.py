@@ -38,6 +38,37 @@ def host(name: str, *domains: str, match: RouteMatch | None = None) -> VirtualHo
     return VirtualHost(name, domains, (Route(match or RouteMatch("prefix", "/"), forward(), name),))
 
 
+def test_connect_matches_only_its_own_matcher_and_nothing_else_does() -> None:
+    def several(name: str, domain: str, *kinds: str) -> VirtualHost:
+        routes = [Route(RouteMatch(kind, ""), forward(), f"{name} {kind}") for kind in kinds]  # type: ignore[arg-type]
+        return VirtualHost(name, (domain,), tuple(routes))
+
+    routes = table(
+        several("a", "a:443", "connect_matcher", "prefix"),
+        several("b", "b:443", "prefix"),
+        several("rest", "*", "connect_matcher"),
+    )
+
+    def found(host: str, method: str = "CONNECT") -> str | None:
+        request = head(host, host, method=method)
+        route = routes.match_connect(request) if method == "CONNECT" else routes.match(request)
+        return route.name if route is not None else None
+
+    assert found("a:443") == "a connect_matcher"
+    assert found("b:443") is None  # its host has none, and no other host is asked
+    assert found("c:443") == "rest connect_matcher"
+    assert found("a:443", "GET") == "a prefix"
+    assert found("c:443", "GET") is None
+    assert table(host("all", "*")).match_connect(head("a:443", "a:443", method="CONNECT")) is None
+
+
+def test_a_connect_matcher_has_conditions_like_any_other() -> None:
+    secret = HeaderMatcher("x-secret", StringMatcher("exact", "1"))
+    routes = table(host("all", "*", match=RouteMatch("connect_matcher", "", headers=(secret,))))
+    assert routes.match_connect(head("a:1", "a:1", method="CONNECT")) is None
+    assert routes.match_connect(head("a:1", "a:1", {"x-secret": "1"}, "CONNECT")) is not None
+
+
 @pytest.mark.parametrize(
     ("authority", "expected"),
     [

@@ -41,18 +41,24 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
      "request_headers_timeout drain_timeout access_log use_remote_address generate_request_id preserve_external_request_id forward_client_cert_details "
      "set_current_client_cert_details http_protocol_options server_header_transformation request_timeout delayed_close_timeout xff_num_trusted_hops "
      "skip_xff_append via always_set_request_id_in_response normalize_path merge_slashes path_with_escaped_slashes_action strip_matching_host_port "
-     "strip_any_host_port"),
+     "strip_any_host_port upgrade_configs"),
+    ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.UpgradeConfig", "", "upgrade_type enabled"),
     ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.SetCurrentClientCertDetails", "", "subject cert dns uri"),
     ("config.core.v3.protocol", "HttpProtocolOptions", "", "idle_timeout max_connection_duration max_headers_count max_response_headers_kb max_stream_duration "
      "headers_with_underscores_action max_requests_per_connection"),
     ("config.core.v3.protocol", "Http1ProtocolOptions", "", "allow_absolute_url accept_http_10 default_host_for_http_10"),
     ("config.core.v3.base", "HeaderValueOption", "proxy.agent.decode.header_options:_option", "header append append_action keep_empty_value"),
     ("config.core.v3.base", "HeaderValue", "", "key value"),
+    ("extensions.filters.network.tcp_proxy.v3.tcp_proxy", "TcpProxy", "proxy.agent.decode.tcp_proxy:read_tcp_proxy",
+     "stat_prefix cluster weighted_clusters access_log idle_timeout max_connect_attempts max_downstream_connection_duration"),
     ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching most_specific_header_mutations_wins " + MUTATIONS),
     ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata " + MUTATIONS),
     ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata " + MUTATIONS),
-    ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix case_sensitive headers query_parameters"),
-    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration"),
+    ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters"),
+    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration upgrade_configs"),
+    ("config.route.v3.route_components", "RouteAction.UpgradeConfig", "", "upgrade_type enabled connect_config"),
+    ("config.route.v3.route_components", "RouteAction.UpgradeConfig.ConnectConfig", "", ""),
+    ("config.route.v3.route_components", "RouteMatch.ConnectMatcher", "", ""),
     ("config.route.v3.route_components", "RouteAction.MaxStreamDuration", "", "max_stream_duration"),
     ("config.route.v3.route_components", "RetryPolicy", RDS + "_retry_policy", "retry_on num_retries"),
     ("config.route.v3.route_components", "DirectResponseAction", RDS + "_direct_response", "status body"),
