@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from envoy.config.listener.v3.listener_pb2 import Listener as ListenerProto
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2 as _stream
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2 as _tcp_proxy
 from google.protobuf import json_format
 
@@ -17,7 +18,8 @@ from proxy.config.snapshot import Snapshot, consistent
 from tests.support.bootstraps import T, address
 
 TCP_PROXY = T + "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-LOADED = _tcp_proxy  # its types must be in the pool for ParseDict to see them inside of an Any
+# Their types must be in the pool for ParseDict to see them inside of an Any.
+LOADED = (_tcp_proxy, _stream)
 STDOUT = T + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 
 
