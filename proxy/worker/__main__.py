@@ -42,10 +42,11 @@ class Link:
             return
         except OSError:
             os._exit(1)
+        assert self.worker is not None
         if not data:
+            self.worker.close_files()
             os._exit(0)
         self._fds.extend(fds)
-        assert self.worker is not None
         try:
             messages = self._decoder.feed(data)
         except Exception:

@@ -156,6 +156,10 @@ class Worker:
         if plan.states or plan.tcp_states or before.listeners.keys() - snapshot.listeners.keys():
             self._update_listeners(plan, before)
 
+    def close_files(self) -> None:
+        """Write what waits for the access logs: the process ends."""
+        self._files.close()
+
     # ---- TLS
 
     def _build_contexts(self, snapshot: Snapshot) -> dict[object, ssl.SSLContext]:
@@ -291,7 +295,7 @@ class Worker:
 
     def _last(self) -> None:
         self._timers.close()
-        self._files.close()
+        self.close_files()
         self._send(self._stats(0))
         self._stop()
 
