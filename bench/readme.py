@@ -6,6 +6,7 @@ What stands between the two marker comments is replaced; nothing else is touched
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -49,12 +50,13 @@ def block(result: Result) -> str:
     versions = ", ".join(
         f"{kind} {facts['tools'][kind]}" for kind in ("envoy", "haproxy", "nginx") if kind in facts["tools"]
     )
+    medians = f"Medians of {options['pairs']} turns" if options["pairs"] > 1 else "One turn"
     how = (
         f"`pillion bench` on {facts['at'][:10]}: {facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}, "
-        f"Python {facts['python']}, {versions}. Medians of {options['pairs']} turns of {options['seconds']:g} s; in "
+        f"Python {facts['python']}, {versions}. {medians} of {options['seconds']:g} s; in "
         "brackets the range of the ratio over the turns. CPU and memory are per sidecar."
     )
-    return "\n\n".join((headline(result), "\n".join(markdown_table(head, rows)), how))
+    return "\n\n".join((headline(result), "\n".join(markdown_table(head, rows)), textwrap.fill(how, 120)))
 
 
 def replaced(text: str, new: str) -> str:

@@ -64,14 +64,13 @@ def charts(result: Result) -> dict[str, str]:
 def chart(title: str, groups: Sequence[Group]) -> str:
     """Horizontal bars from zero, with the range over the turns as a line."""
     top = max((max(bar.value, bar.high) for group in groups for bar in group.bars), default=0.0)
-    scale = (_WIDTH - _LEFT - _RIGHT) / top if top > 0 else 0.0
     parts, y = [_text(10, 24, title, "title")], _TOP
     for group in groups:
         y += _GROUP_GAP - _BAR
         parts.append(_text(10, y, group.label))
         y += _GAP
         for bar in group.bars:
-            parts += _bar(bar, y, scale)
+            parts += _bar(bar, y, top)
             y += _BAR + _GAP
     height = y + _GAP
     return (
@@ -81,9 +80,9 @@ def chart(title: str, groups: Sequence[Group]) -> str:
     )
 
 
-def _bar(bar: Bar, y: int, scale: float) -> list[str]:
-    length = max(1.0, bar.value * scale)  # what is below zero, after a subtraction, is nothing
-    low, high = (_LEFT + max(0.0, end * scale) for end in (bar.low, bar.high))
+def _bar(bar: Bar, y: int, top: float) -> list[str]:
+    length = max(1.0, _length(bar.value, top))
+    low, high = (_LEFT + _length(end, top) for end in (bar.low, bar.high))
     middle = y + _BAR / 2
     parts = [
         _text(_LEFT - 8, y + 14, bar.label, anchor="end"),
@@ -93,6 +92,11 @@ def _bar(bar: Bar, y: int, scale: float) -> list[str]:
         parts.append(f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}"/>')
     parts.append(_text(max(_LEFT + length, high) + 8, y + 14, bar.shown))
     return parts
+
+
+def _length(value: float, top: float) -> float:
+    """In pixels; what is below zero, after a subtraction, is nothing."""
+    return (_WIDTH - _LEFT - _RIGHT) * (value / top) if value > 0 else 0.0
 
 
 def _text(x: float, y: float, text: str, class_: str = "", anchor: str = "") -> str:

@@ -57,11 +57,11 @@ def test_a_hop_has_every_figure(measured: tuple[dict[str, Any], Path, str]) -> N
     for name in ("pillion", "envoy")[: 1 + envoy]:
         found = by_name[name]
         latencies = ("p50", "p99", "added_p50", "added_p99")
-        costs = ("cpu", "cpu_low", "cpu_high", "cpu_saturated", "cpu_idle", "memory_alone")
+        costs = ("cpu", "cpu_low", "cpu_high", "cpu_saturated", "cpu_idle", "memory_loaded")
         assert set(found) == {*latencies, *costs}
         assert all(len(values) == 1 for values in found.values())
         assert all(
-            found[each][0] > 0 for each in ("p50", "p99", "cpu_low", "cpu_high", "cpu_saturated", "memory_alone")
+            found[each][0] > 0 for each in ("p50", "p99", "cpu_low", "cpu_high", "cpu_saturated", "memory_loaded")
         )
     assert set(by_name["direct"]) == {"p50", "p99"}
 
