@@ -72,6 +72,8 @@ async def sidecar(lanes: list[Lane], log: Log, http: dict[str, Any] | None = Non
             error = await one.apply(lane_snapshot(lanes, log.path, http))
             assert error is None, error
             yield one
+            await one.send(channel.Drain(1.0))  # an orderly end writes the whole log
+            await one.process.wait()
     log.read()
 
 
