@@ -7,6 +7,7 @@ peer's close_notify by closing, whereas TLS has a half-close (RFC 8446 §6.1) wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import struct
@@ -64,7 +65,11 @@ class Leg:
 
     def end(self) -> None:
         """Tell the peer that nothing follows; it may go on sending. Only when nothing is unsent."""
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # then the peer has gone, and cares no more
+                raise
 
     def close(self) -> None:
         """Close in order; the kernel sends what it has taken."""

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from proxy.config.model import Address, TlsCertificate
 from proxy.config.route import WeightedCluster
 from proxy.config.snapshot import Snapshot
 from proxy.worker import channel
+from tests.support import leaks
 from tests.support.certificates import Leaf
 from tests.support.wait import until
-from tests.support.worker import Worker
+from tests.support.worker import Handler, Worker, upstream
 
 END = b"END"
 RESET = struct.pack("ii", 1, 0)
@@ -158,3 +161,32 @@ def resident(pid: int) -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("no RssAnon")
+
+
+@contextlib.contextmanager
+def app_in_thread(handler: Handler = echo) -> Iterator[int]:
+    """A TCP server with an event loop and a thread of its own, for tests that drive processes and wait; its port."""
+    started, ended = threading.Event(), asyncio.Event()
+    found: list[int] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def owned(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # It may live longer than one test, so connections that stay open are no leak; they end with it.
+        leaks.OWNED_SOCKETS.add(f"socket:[{os.fstat(writer.get_extra_info('socket').fileno()).st_ino}]")
+        await handler(reader, writer)
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with upstream(owned) as port:
+            found.append(port)
+            started.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="tcp app", daemon=True)
+    thread.start()
+    assert started.wait(5), "the app did not start"
+    try:
+        yield found[0]
+    finally:
+        loops[0].call_soon_threadsafe(ended.set)
+        thread.join(5)
