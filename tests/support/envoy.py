@@ -40,7 +40,9 @@ class Envoy:
 
 
 @contextlib.contextmanager
-def envoy(directory: Path, managers: list[dict[str, Any]]) -> Iterator[Envoy]:
+def envoy(
+    directory: Path, managers: list[dict[str, Any]], clusters: tuple[dict[str, Any], ...] = ()
+) -> Iterator[Envoy]:
     """One Envoy, one listener for each HttpConnectionManager in `managers` (as JSON; the router is added)."""
     ports = _free_ports(len(managers))
     router = {
@@ -53,7 +55,7 @@ def envoy(directory: Path, managers: list[dict[str, Any]]) -> Iterator[Envoy]:
         chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]}
         listeners.append({"name": f"l{port}", "address": address(port), "filter_chains": [chain]})
     file = directory / "envoy.yaml"
-    file.write_text(yaml.safe_dump({"static_resources": {"listeners": listeners}}))
+    file.write_text(yaml.safe_dump({"static_resources": {"listeners": listeners, "clusters": list(clusters)}}))
     log = directory / "envoy.log"
     command = [str(ENVOY), "-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
     with log.open("w") as stderr:
