@@ -1,4 +1,4 @@
-"""The corpus through a real worker: each case once in one piece and once cut into segments.
+"""The corpus through a real worker: each case once in one piece and once cut into segments; requests through two in a row, too.
 
 A whole module's cases are played side by side, once; each has a test of its own that judges what came of it.
 """
@@ -6,6 +6,7 @@ A whole module's cases are played side by side, once; each has a test of its own
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.conformance.wire import Message
 
 LANES = 8
 WAYS = ("whole", "cut")
+PAIR = "pair"
+AT_THE_LIMIT = "100 fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,16 @@ class Played:
         return outcome, self.log.records.get(outcome.client, [])
 
 
-async def _play(cases: list[RequestCase | ResponseCase], split: bool, log: Log) -> Played:
-    async with upstreams(LANES) as lanes, sidecar(lanes, log) as one:
-        outcomes = await play(lanes, cases, split)
-        left = await leaks(one, lanes)
+async def _play(cases: list[RequestCase | ResponseCase], way: str, log: Log) -> Played:
+    async with contextlib.AsyncExitStack() as stack:
+        lanes = await stack.enter_async_context(upstreams(LANES))
+        if way == PAIR:
+            await stack.enter_async_context(sidecar(lanes, Log(log.path.with_name("inner.log"))))
+            for lane in lanes:
+                lane.upstream_port = lane.port
+        one = await stack.enter_async_context(sidecar(lanes, log))
+        outcomes = await play(lanes, cases, way == "cut")
+        left = [] if way == PAIR else await leaks(one, lanes)
     return Played(outcomes, log, left)
 
 
@@ -53,11 +62,11 @@ def selected(request: pytest.FixtureRequest, way: str) -> list[RequestCase | Res
 def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
     """What came of the cases of the tests that were selected."""
     found = {}
-    for way in WAYS:
+    for way in (*WAYS, PAIR):
         cases = selected(request, way)
         log = Log(tmp_path_factory.mktemp("log") / "access.log")
         log.path.touch()
-        found[way] = asyncio.run(_play(cases, way == "cut", log))
+        found[way] = asyncio.run(_play(cases, way, log))
     return found
 
 
@@ -65,9 +74,11 @@ def matches(found: int, expected: Status) -> bool:
     return found in expected if isinstance(expected, tuple) else found == expected
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, PAIR])
 @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case.name)
 def test_request(played: dict[str, Played], way: str, case: RequestCase) -> None:
+    if way == PAIR and case.name == AT_THE_LIMIT:
+        pytest.skip("with the fields that the first sidecar adds it is beyond the second one's limit")
     outcome, records = played[way].of(case)
     assert outcome.error == ""
     assert {message.version for message in outcome.answers} <= {b"HTTP/1.1"}
