@@ -110,8 +110,10 @@ async def connect_all(port: int, clients: list[Slow]) -> None:
 
 
 async def drip(clients: list[Slow], seconds: float) -> None:
-    """Step them all every so often, until cancelled."""
+    """Step each of them once in so many seconds, evenly spread over the time, until cancelled."""
+    slices = max(1, round(seconds / 0.01))
     while True:
-        await asyncio.sleep(seconds)
-        for client in clients:
-            client.step()
+        for first in range(slices):
+            await asyncio.sleep(seconds / slices)
+            for client in clients[first::slices]:
+                client.step()
