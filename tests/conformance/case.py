@@ -68,9 +68,9 @@ class ResponseCase:
     `status` is what the client gets. `broken`: the response goes wrong behind its head, so the client gets either the
     502 or a response that is visibly cut off (how much of it had arrived decides), never a clean end. `reused`: the
     upstream's connection serves the next request, too. `then`: the upstream keeps the connection open, closes it, or
-    resets it. `excess`: it sends more than was asked for, `late` once the response is out, so that the proxy must give its
-    connection up; only then is the next request sent. `interim`: the informational responses that the client gets. `body` None is not
-    compared.
+    resets it. `excess`: it sends more than was asked for, `late` once the response is out, so that the proxy must give
+    its connection up; only then is the next request sent. `interim`: the informational responses that the client gets.
+    `body` None is not compared.
     """
 
     name: str

@@ -59,7 +59,7 @@ class Outcome:
 
 
 def cuts(data: bytes) -> list[int]:
-    """Where to cut `data`: inside and behind every line end and in the middle of every line, or some of these places."""
+    """Where to cut `data`: inside and behind line ends, and in the middle of lines; at _MAX_CUTS places at most."""
     places: set[int] = set()
     start = 0
     while (at := data.find(b"\n", start)) >= 0 and len(places) < 400:

@@ -104,7 +104,8 @@ def response_difference(case: ResponseCase, outcome: Outcome) -> str:
     if agrees and probe and reused == case.reused and not outcome.error:
         return ""
     text = f"{outcome.statuses or outcome.end} instead of {'a visible break' if case.broken else case.status}"
-    return f"{text}, {'reused' if reused else 'not reused'}, probe {'answered' if probe else outcome.probe} {outcome.error[:100]}"
+    answered = "answered" if probe else str(outcome.probe)
+    return f"{text}, {'reused' if reused else 'not reused'}, probe {answered} {outcome.error[:100]}"
 
 
 async def main() -> None:

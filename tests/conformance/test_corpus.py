@@ -1,4 +1,6 @@
-"""The corpus through a real worker: each case once in one piece and once cut into segments; requests through two in a row, too.
+"""The corpus through a real worker: each case once in one piece and once cut into segments.
+
+Requests go through two workers in a row, too: what the first one writes, the second one takes.
 
 A whole module's cases are played side by side, once; each has a test of its own that judges what came of it.
 """

@@ -1,4 +1,4 @@
-"""Every edit that docs/http1.md tells, once, through a pair of sidecars; test_properties.py has that there are no others."""
+"""Every edit that docs/http1.md tells, through a pair of sidecars. That there are no others: test_properties.py."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ RESPONSE_EDITS: dict[str, tuple[bytes, dict[bytes, bytes | None]]] = {
     "Date is added": (b"", {b"server": b"pillion"}),
     "Date is kept": (b"Date: d", {b"date": b"d"}),
     "Connection and what it names": (b"Connection: x-a\r\nX-A: 1", {b"connection": None, b"x-a": None}),
-    "fields of one hop": (b"Keep-Alive: 5\r\nProxy-Authenticate: x", {b"keep-alive": None, b"proxy-authenticate": None}),
+    "fields of one hop": (b"Keep-Alive: 5\r\nProxy-Authenticate: x", {b"keep-alive": None,
+    b"proxy-authenticate": None}),
     "a sidecar's own word is not passed on": (b"X-Pillion-Unsent: UF", {b"x-pillion-unsent": None}),
     "names of requests are ordinary": (
         b"Host: h\r\nExpect: e\r\nTE: t\r\nTraceparent: p\r\nX-Request-Id: i\r\nX-Forwarded-Proto: f",
-        {b"host": b"h", b"expect": b"e", b"te": b"t", b"traceparent": b"p", b"x-request-id": b"i", b"x-forwarded-proto": b"f"},
+        {b"host": b"h", b"expect": b"e", b"te": b"t", b"traceparent": b"p", b"x-request-id": b"i",
+            b"x-forwarded-proto": b"f"},
     ),
 }  # fmt: skip
 

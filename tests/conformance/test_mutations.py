@@ -1,7 +1,7 @@
 """The corpus, damaged at random: whatever a client or an upstream sends, three things hold.
 
-What comes out on the other side is HTTP in its one form (wire.py judges); requests and answers are never miscounted, so that nobody
-gets another's; and everything ends, with a record for each answer.
+What comes out on the other side is HTTP in its one form (wire.py judges); requests and answers are never miscounted,
+so that nobody gets another's; and everything ends, with a record for each answer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from tests.conformance.sidecar import Log, leaks, sidecar
 SEED = 20261123
 COUNT = 1200
 LANES = 8
-PIECES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"5", b"\x80", b"\r\n\r\n", b"0\r\n\r\n", b"Content-Length: 3\r\n",
-          b"Transfer-Encoding: chunked\r\n", b"chunked", b"Connection: close\r\n", b"Host: app\r\n", b"HTTP/1.1", b"GET /x HTTP/1.1\r\nHost: app\r\n\r\n",
-          b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", b"HTTP/1.1 100 Continue\r\n\r\n", b"5\r\nhello\r\n", b"\xff", b"X: y\r\n"]  # fmt: skip
+PIECES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"0", b"5", b"\x80", b"\r\n\r\n", b"0\r\n\r\n",
+    b"Content-Length: 3\r\n",
+          b"Transfer-Encoding: chunked\r\n", b"chunked", b"Connection: close\r\n", b"Host: app\r\n", b"HTTP/1.1",
+          b"GET /x HTTP/1.1\r\nHost: app\r\n\r\n",
+          b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", b"HTTP/1.1 100 Continue\r\n\r\n", b"5\r\nhello\r\n",
+          b"\xff", b"X: y\r\n"]  # fmt: skip
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:

@@ -14,9 +14,11 @@ from tests.conformance.pair import running_pair
 from tests.conformance.wire import Fields, Message
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"upgrade", b"transfer-encoding", b"content-length"}  # fmt: skip
+HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
+    b"upgrade", b"transfer-encoding", b"content-length"}  # fmt: skip
 """What one hop says to the next, and no further (docs/http1.md)."""
-REQUEST_OWN = {b"host", b"expect", b"x-forwarded-proto", b"x-request-id", b"x-forwarded-client-cert", b"x-pillion-unsent", b"traceparent"}  # fmt: skip
+REQUEST_OWN = {b"host", b"expect", b"x-forwarded-proto", b"x-request-id", b"x-forwarded-client-cert",
+    b"x-pillion-unsent", b"traceparent"}  # fmt: skip
 """What a sidecar writes itself into a request, or takes out."""
 RESPONSE_OWN = {b"server", b"x-pillion-unsent", b"date", b"upgrade"}
 """The same for a response. Date is only moved when the app has set it, see its own test."""
@@ -27,8 +29,10 @@ QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(Hea
 def names(own: set[bytes]) -> st.SearchStrategy[bytes]:
     """Field names: random tokens, and those that are close to something."""
     tokens = st.text(TOKEN, min_size=1, max_size=20).map(str.encode)
-    known = st.sampled_from([b"Accept", b"cookie", b"Set-Cookie", b"X-Forwarded-For", b"via", b"Trailer", b"Age", b"Content-Type",
-                             b"Content_Length", b"Transfer-Encodin", b"hosts", b"authorization", b"Etag", b"x-envoy-foo"])  # fmt: skip
+    known = st.sampled_from([b"Accept", b"cookie", b"Set-Cookie", b"X-Forwarded-For", b"via", b"Trailer", b"Age",
+        b"Content-Type",
+                             b"Content_Length", b"Transfer-Encodin", b"hosts", b"authorization", b"Etag",
+                             b"x-envoy-foo"])  # fmt: skip
     return (tokens | known).filter(lambda name: name.lower() not in HOP_BY_HOP | own)
 
 
@@ -175,13 +179,15 @@ def test_response_bodies_survive_a_pair() -> None:
 REQUESTS = [
     b"GET /1 HTTP/1.1\r\nHost: app\r\nX: 1\r\n\r\n",
     b"POST /2 HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\nX: \tcaf\xc3\xa9 \r\n\r\nhello",
-    b"POST /3 HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked([b"hel", b"lo", b"\r\n0\r\n\r\n"], [(b"X-Sum", b"7")]),
+    b"POST /3 HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked([b"hel", b"lo", b"\r\n0\r\n\r\n"],
+    [(b"X-Sum", b"7")]),
     b"\r\nPUT /4 HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: 1\r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\n\r\n",
     b"GET http://app:80/5?q HTTP/1.1\r\nHost: other\r\nCookie: a=b\r\nCookie: c=d\r\n\r\n",
 ]  # fmt: skip
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: 1\r\nDate: x\r\n\r\nhello",
-    b"HTTP/1.1 404 Not Here\r\nTransfer-Encoding: chunked\r\nDate: x\r\n\r\n" + chunked([b"a" * 300, b"\r\n"], [(b"X-Sum", b"7"), (b"X-Sum", b"8")]),
+    b"HTTP/1.1 404 Not Here\r\nTransfer-Encoding: chunked\r\nDate: x\r\n\r\n" + chunked([b"a" * 300, b"\r\n"],
+    [(b"X-Sum", b"7"), (b"X-Sum", b"8")]),
     b"HTTP/1.1 204 No Content\r\nDate: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.0 200\r\nContent-Length: 2\r\nConnection: keep-alive\r\nDate: x\r\n\r\nok",
 ]  # fmt: skip
