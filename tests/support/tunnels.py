@@ -39,7 +39,8 @@ def connecting(
 ) -> Snapshot:
     """As snapshot(), with a route for CONNECT, which ends here or goes on to the upstream, and one for the rest."""
     logs = (AccessLog(str(log), tuple(FIELDS.items())),) if log else ()
-    forward = ForwardAction((Weighted("app"),), upgrades=(("connect", True),), ends_connect=ends, **(action or {}))
+    fields = {"upgrades": (("connect", True),), "ends_connect": ends, **(action or {})}
+    forward = ForwardAction((Weighted("app"),), **fields)
     routes = (
         Route(RouteMatch("connect_matcher", ""), forward, "connect"),
         Route(RouteMatch("prefix", "/"), ForwardAction((Weighted("app"),)), "main"),
