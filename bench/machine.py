@@ -111,6 +111,14 @@ def tool_version(tool: Tool) -> str | None:
     return found[0] if found else "unknown"
 
 
+def counts_cpu() -> bool:
+    """Whether the kernel tells how long a thread has run (proc(5), schedstat; CONFIG_SCHED_INFO)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[0]) > 0
+    except OSError:
+        return False
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

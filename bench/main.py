@@ -24,6 +24,9 @@ from bench.stage import Stage
 
 def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
     """Measure these scenarios (none: all). Results go into `output`, the report or the JSON to stdout."""
+    if not machine.counts_cpu():
+        print("pillion: bench needs Linux with /proc/PID/schedstat, and here it counts nothing", file=sys.stderr)
+        return 2
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
         print(f"pillion: no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
@@ -42,7 +45,10 @@ def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     write(result, output)
-    print(json.dumps(result.as_json(), indent=2) if as_json else report.markdown(result))
+    if as_json:
+        print(json.dumps(result.as_json(), indent=2))
+    else:
+        _show(report.markdown(result))
     print(f"pillion: results are in {output}", file=sys.stderr)
     for failure in result.failures:
         print(f"pillion: {failure}", file=sys.stderr)
@@ -80,6 +86,17 @@ def write(result: Result, output: Path) -> None:
     (output / "report.md").write_text(report.markdown(result) + "\n" + pictures, encoding="utf-8")
     for name, text in plots.items():
         (output / name).write_text(text, encoding="utf-8")
+
+
+def _show(markdown: str) -> None:
+    """As it is into a file or a pipe, drawn on a terminal."""
+    if not sys.stdout.isatty():
+        print(markdown)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(highlight=False).print(Markdown(markdown))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bench.errors import BenchError
+from bench.errors import BenchError, ProxyFailed
 from bench.proxies import KINDS, Kind
 from bench.result import CONTROL, PILLION, Scenario, Subject
 from bench.shapes import Shape
 from bench.stage import Deployed, Scene, Stage
+
+INTERPRETED = "the compiled form of Pillion: not there, or not of this source; python -m proxy.compiled makes it"
 
 _T = TypeVar("_T")
 
@@ -73,12 +75,21 @@ class Run:
             try:
                 deployed = scene.deploy(kind, shape, name, title)
                 subject = Subject(name, title, len(deployed.running), loaded=deployed.loaded())
+                self._check_form(scenario, subject)
             except BenchError as error:
                 self.fail(scenario, title, error)
                 continue
             scenario.subjects.append(subject)
             found.append(Contender(subject, deployed))
         return found
+
+    def _check_form(self, scenario: Scenario, subject: Subject) -> None:
+        """Say when Pillion runs interpreted. Raises ProxyFailed when the control is not of the same form."""
+        if subject.loaded.get("compiled") == "no" and INTERPRETED not in self.skipped:
+            self.skipped.append(INTERPRETED)
+        first = scenario.subject(PILLION)
+        if subject.name == CONTROL and first is not None and first.loaded != subject.loaded:
+            raise ProxyFailed(f"is not what was started first ({first.loaded}): the source has changed meanwhile")
 
     def fail(self, scenario: Scenario, title: str, error: BenchError) -> None:
         """A proxy is out of this scenario: its figures are not shown, and the run ends with a failure."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench import maths
 from bench.figures import FIGURES, Figure
-from bench.result import CONTROL, DIRECT, ENVOY, PILLION, Result, Scenario, Subject
+from bench.result import CONTROL, DIRECT, ENVOY, HAPROXY, PILLION, Result, Scenario, Subject
 
 _HEADLINES = (("h1-hop", "A hop"), ("h1-pair", "A pair of sidecars over mutual TLS"))
 
@@ -56,19 +56,18 @@ def markdown(result: Result) -> str:
 def table(scenario: Scenario) -> list[str]:
     """Figures down, proxies across: the median, and in brackets the range over the turns."""
     subjects = [subject for subject in scenario.subjects if subject.name != CONTROL]
-    ratio = scenario.subject(PILLION) is not None and scenario.subject(ENVOY) is not None
-    control = scenario.subject(CONTROL) is not None and scenario.subject(PILLION) is not None
-    head = ["", *(subject.title for subject in subjects)]
-    head += ["Pillion / Envoy"] * ratio + ["noise (Pillion again / Pillion)"] * control
+    compared = []  # (heading, whose figure, over whose)
+    if scenario.subject(PILLION) is not None:
+        compared = [(f"Pillion / {s.title}", PILLION, s.name) for s in subjects if s.name in (ENVOY, HAPROXY)]
+        if scenario.subject(CONTROL) is not None:
+            compared.append(("noise (Pillion again / Pillion)", CONTROL, PILLION))
+    head = ["", *(subject.title for subject in subjects), *(heading for heading, _, _ in compared)]
     rows = []
     for figure in FIGURES.values():
         if not any(figure.name in subject.figures for subject in subjects):
             continue
         row = [figure.title, *(cell(subject, figure) for subject in subjects)]
-        if ratio:
-            row.append(ratio_cell(scenario.ratio(figure.name, PILLION, ENVOY)))
-        if control:
-            row.append(ratio_cell(scenario.ratio(figure.name, CONTROL, PILLION)))
+        row += [ratio_cell(scenario.ratio(figure.name, one, other)) for _, one, other in compared]
         rows.append(row)
     return markdown_table(head, rows)
 

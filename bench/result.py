@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.figures import FIGURES
 
 VERSION = 1
-DIRECT, PILLION, ENVOY = "direct", "pillion", "envoy"
+DIRECT, PILLION, ENVOY, HAPROXY = "direct", "pillion", "envoy", "haproxy"
 CONTROL = "pillion-again"
 """Pillion measured a second time, in processes of its own: whatever it differs by is noise."""
 

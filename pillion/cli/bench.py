@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pillion.cli.common import CommandError
-
 
 def bench(
     scenarios: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SCENARIO]...",
+            metavar="SCENARIO",
             help="direct, h1-hop, h1-pair, tcp, handshakes, idle-memory-10, idle-memory-1000; default: all.",
             show_default=False,
         ),
@@ -30,13 +28,8 @@ def bench(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("bench-results"),
 ) -> None:
     """Measure what a sidecar costs: CPU, latency, memory, beside Envoy, HAProxy and nginx where they are installed."""
-    try:
-        from bench.main import run
-        from bench.plan import Plan
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"this installation has no {error.name}; run it from a checkout: make demo sets one up"
-        ) from None
+    from bench.main import run
+    from bench.plan import Plan
 
     plan = Plan(pairs or (2 if quick else 7), seconds or (0.6 if quick else 3.0), quick)
     raise typer.Exit(run(scenarios or (), plan, output, as_json))

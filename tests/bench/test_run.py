@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import machine, proxies
+from bench import machine, proxies, result
 from bench.errors import ProxyFailed, RequestsFailed
 from bench.plan import Plan, Run, alternating
 from bench.result import Scenario, Subject
@@ -103,6 +106,29 @@ def test_an_output_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in done.stderr
 
 
+def test_a_terminal_gets_a_bar_and_a_drawn_table(tmp_path: Path) -> None:
+    terminal, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    process = subprocess.Popen(
+        [*PILLION, *("bench", "direct", "--quick", "--pairs", "1", "--seconds", "0.2"), "--output", str(tmp_path)],
+        cwd=ROOT,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    with open(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):  # EIO: nobody writes any more
+        while data := reader.read(65536):
+            shown += data
+    assert process.wait(30) == 0
+    text = shown.decode()
+    assert "━" in text
+    assert "direct: latency, turn 1 of 1" in text
+    assert "|---" not in text
+    assert "latency p50" in text
+
+
 def started_by(pid: int) -> list[str]:
     """Command lines of living processes whose temporary directory is that of `pid`: children have it from us."""
     found = []
@@ -180,6 +206,17 @@ def test_what_fails_is_taken_out_and_the_rest_goes_on() -> None:
     assert [subject.figures for subject in scenario.subjects] == [{"cpu": [1.0, 1.0, 1.0]}]
     assert run.failures == ["s: B: 3 of 4 requests failed"]
     assert [text.rpartition(", ")[2] for text in seen] == ["A", "B", "B", "A", "A"]
+
+
+def test_a_control_of_another_form_is_none() -> None:
+    scenario = Scenario("s", "a scenario", "how", [Subject(result.PILLION, "Pillion", loaded={"compiled": "yes"})])
+    with Stage(machine.cores()) as stage:
+        run = Run(Plan(), stage, lambda _: None)
+        run._check_form(scenario, Subject(result.CONTROL, "Pillion again", loaded={"compiled": "yes"}))
+        assert run.skipped == []
+        with pytest.raises(ProxyFailed, match="changed meanwhile"):
+            run._check_form(scenario, Subject(result.CONTROL, "Pillion again", loaded={"compiled": "no"}))
+        assert "python -m proxy.compiled" in run.skipped[0]
 
 
 def test_turns_alternate() -> None:
