@@ -160,6 +160,7 @@ def _manager(direction: str) -> HttpConnectionManager:
         request_headers_timeout=Duration(seconds=REQUEST_HEADERS_TIMEOUT),
         # Two spellings of one path must not take two routes, nor pass one policy.
         normalize_path=BoolValue(value=True),
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
     )
 
 

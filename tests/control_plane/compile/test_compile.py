@@ -225,6 +225,15 @@ def listeners(snapshot: Snapshot) -> dict[str, tuple[str, int, Message]]:
     return found
 
 
+def test_websocket_passes_both_ways_and_connect_neither() -> None:
+    found = listeners(compiled("name: cart", "name: db"))
+    assert set(found) == {"inbound", "outbound"}
+    for _, _, manager in found.values():
+        assert [(config.upgrade_type, config.HasField("enabled")) for config in manager.upgrade_configs] == [
+            ("websocket", False)
+        ]
+
+
 def test_a_tcp_service_is_offered_on_its_local_port() -> None:
     found = listeners(compiled("name: cart", TCP))
     address, port, relay = found["outbound|db"]
