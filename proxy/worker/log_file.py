@@ -19,15 +19,18 @@ _INTERVAL = 1.0
 
 
 class LogFile:
-    """One file, opened for appending. What cannot be written waits within a bound, then is dropped and counted."""
+    """One file, opened for appending. What cannot be written waits within a bound, then is dropped and counted.
 
-    __slots__ = ("_counters", "_dropped", "_fd", "_flush_at", "_handle", "_lines", "_loop", "_rest", "_size")
+    After close() it is opened again for whatever still comes: a connection may outlive the configuration of its log."""
+
+    __slots__ = ("_counters", "_dropped", "_fd", "_flush_at", "_handle", "_lines", "_loop", "_path", "_rest", "_size")
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
         """Raises OSError."""
         self._loop = loop
         self._counters = counters
         self._dropped = counters.slot("access_log_dropped_total", path=path)
+        self._path = path
         self._fd = _open(path)
         self._lines: list[str] = []
         self._rest = b""  # what a full pipe did not take
@@ -54,7 +57,10 @@ class LogFile:
             self._handle = None
         data = self._rest + "".join(self._lines).encode("utf-8", "replace")
         self._lines = []
+        closed = self._fd < 0 and bool(data)
         try:
+            if closed:
+                self._fd = _open(self._path)
             while data:
                 data = data[os.write(self._fd, data) :]
         except BlockingIOError:
@@ -65,14 +71,24 @@ class LogFile:
         self._rest = data
         self._size = len(data)
         self._flush_at = self._size + _FLUSH_BYTES
+        if closed:
+            self._let_go()
 
     def close(self) -> None:
         """Write the rest and close."""
         self.flush()
         if self._handle is not None:
             self._handle.cancel()
+            self._handle = None
         self._counters.values[self._dropped] += self._rest.count(b"\n")
-        os.close(self._fd)
+        self._rest = b""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The number may be another file's at once, so it is forgotten."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _open(path: str) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,19 @@ async def test_a_full_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(line) == 52 for line in lines[:-1]), "lines stay whole"
     ((_, dropped),) = counters.take()[0]
     assert len(lines) - 1 + dropped == 20_000
+
+
+async def test_a_line_that_comes_after_the_end_goes_to_the_file_and_nowhere_else(tmp_path: Path) -> None:
+    """A connection may outlive its listener, and whoever opens something next gets the descriptor's number."""
+    path = tmp_path / "log"
+    log = LogFile(str(path), asyncio.get_running_loop(), Counters())
+    log.write("first\n")
+    log.close()
+    with (tmp_path / "another").open("w") as another:
+        log.write("late\n")
+        log.flush()
+        log.write("later\n")
+        log.close()
+        another.write("its own")
+    assert path.read_text() == "first\nlate\nlater\n"
+    assert (tmp_path / "another").read_text() == "its own"
