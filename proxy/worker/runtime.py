@@ -70,6 +70,7 @@ class Worker:
         self._clusters = ClusterManager(self.counters, random)
         self._pipes = Pipes()
         self._slots: dict[str, ListenerSlot | TcpSlot] = {}
+        self._retired: list[ListenerSlot | TcpSlot] = []  # out of the configuration, and not done yet
         self._contexts: dict[object, ssl.SSLContext] = {}
         self._frozen = False
         self._drain_until = 0.0
@@ -202,13 +203,15 @@ class Worker:
         gone = before.listeners.keys() - snapshot.listeners.keys()
         for name in [*gone, *(name for name in plan.moved if name in self._slots)]:
             http = before.listeners[name].filter_chain.http
-            self._slots.pop(name).retire(http.drain_timeout if http is not None else RETIRE_SECONDS)
+            slot = self._slots.pop(name)
+            slot.retire(http.drain_timeout if http is not None else RETIRE_SECONDS)
+            self._retired = [*(one for one in self._retired if one.busy), slot]
         for name in (*plan.states, *plan.tcp_states):
-            slot = self._slots.get(name)
-            if isinstance(slot, ListenerSlot):
-                slot.state = plan.states[name]
-            elif isinstance(slot, TcpSlot):
-                slot.state = plan.tcp_states[name]
+            known = self._slots.get(name)
+            if isinstance(known, ListenerSlot):
+                known.state = plan.states[name]
+            elif isinstance(known, TcpSlot):
+                known.state = plan.tcp_states[name]
             else:
                 self._slots[name] = slot = self._slot(plan, name)
                 if not self._drain_until:
@@ -278,7 +281,7 @@ class Worker:
         now = monotonic()
         for slot in self._slots.values():
             slot.drain(now)
-        if now >= self._drain_until or not any(slot.busy for slot in self._slots.values()):
+        if now >= self._drain_until or not any(slot.busy for slot in (*self._slots.values(), *self._retired)):
             self._end()
         else:
             self._loop.call_later(_DRAIN_CHECK, self._drain_step)
@@ -287,7 +290,7 @@ class Worker:
         """Break what is left. Connections hear of their end in the loop's next turn: only then are their requests
         counted and logged."""
         self._stats_handle.cancel()
-        for slot in self._slots.values():
+        for slot in (*self._slots.values(), *self._retired):
             slot.close()
         for sock in self._sockets.values():
             sock.close()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
 from proxy.telemetry.counters import Counters
-from proxy.worker.acceptor import Accepted, Acceptor
+from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.log_file import LogFiles
 from proxy.worker.pool import Pool
 from proxy.worker.splice import Pipes
@@ -90,7 +90,7 @@ class TcpState:
 class TcpSlot(Acceptor):
     """One listener of one worker. A connection keeps the state that it began with; `state` is swapped by updates."""
 
-    __slots__ = ("connections", "pipes", "state")
+    __slots__ = ("connections", "greeting", "pipes", "state")
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class TcpSlot(Acceptor):
         self.state = state
         self.pipes = pipes
         self.connections: set[TcpConnection] = set()
+        self.greeting = 0  # handshakes with clients under way
 
     def open(self) -> Iterable[Accepted]:
         return self.connections
@@ -114,6 +115,9 @@ class TcpSlot(Acceptor):
         return bool(self.connections)
 
     def take(self, sock: socket.socket, peer: Any) -> None:
+        if self.greeting >= MAX_HANDSHAKES:
+            sock.close()
+            return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""

@@ -102,6 +102,7 @@ class TcpConnection(Relay):
         if self._down.plain:
             self._connect()
         else:
+            self._slot.greeting += 1
             self._set_deadline(self.started + self._state.handshake_timeout)
             self._greet()
 
@@ -123,6 +124,10 @@ class TcpConnection(Relay):
         state.counters.values[state.handshakes] += 1
         self._connect()
 
+    def _greeted(self) -> None:
+        if self._phase == _GREETING and not self._down.plain:
+            self._slot.greeting -= 1
+
     def _refuse(self, error: Exception) -> None:
         self._slot.refused(self.downstream_address, error)
         self.details = str(error)
@@ -134,6 +139,7 @@ class TcpConnection(Relay):
         """Pick an endpoint, within the cluster's limits, and connect to it."""
         if self._phase == _ENDED:
             return
+        self._greeted()
         self._phase = _CONNECTING
         cluster = self.cluster
         if cluster is None:
@@ -217,7 +223,9 @@ class TcpConnection(Relay):
             self._tls_failed(cluster, endpoint, error)
         self._let_go()
         self._state.pool.endpoint_failed(cluster, endpoint, 503)
-        self._tried += (endpoint,)
+        self.deadline = 0.0
+        if endpoint not in self._tried:
+            self._tried += (endpoint,)
         self._flag(errors.CONNECT_FAILURE.flag)
         reason = f"no connection within {cluster.config.connect_timeout:g}s" if timeout else str(error)
         self.details = f"{endpoint.text}: {reason}"
@@ -356,6 +364,7 @@ class TcpConnection(Relay):
         """Close what is open, count and log. Exactly once."""
         if self._phase == _ENDED:
             return
+        self._greeted()
         self._phase = _ENDED
         self.deadline = 0.0
         self._unwatch()
