@@ -21,6 +21,9 @@ from bench.result import Result
 from bench.scenarios import SCENARIOS
 from bench.stage import Stage
 
+BUSY = 0.4
+"""Load average per CPU above which others' work shows in the figures."""
+
 
 def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
     """Measure these scenarios (none: all). Results go into `output`, the report or the JSON to stdout."""
@@ -59,6 +62,8 @@ def measure(names: Sequence[str], plan: Plan) -> Result:
     """Run the scenarios of these names, in this order."""
     cores = machine.cores()
     facts = machine.facts()
+    if facts.load > BUSY * facts.cpus:
+        print(f"pillion: this machine is busy (load average {facts.load}): figures will be noisy", file=sys.stderr)
     options = {"pairs": plan.pairs, "seconds": plan.seconds, "quick": plan.quick, "cores": cores.note}
     result = Result(machine.as_json(facts), options)
     proxies = 1 + sum(kind.tool is None or kind.tool.path() is not None for kind in plan.kinds())

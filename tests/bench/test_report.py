@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench import readme, report, svg
 from bench.errors import BenchError
 from bench.main import write
-from bench.result import CONTROL, DIRECT, ENVOY, PILLION, Result, load
+from bench.result import CONTROL, DIRECT, ENVOY, PILLION, Result, Subject, load
 from tests.bench.results import result
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -59,6 +59,14 @@ def test_table_has_medians_ranges_ratios_and_noise() -> None:
     )
     assert rows["added at p50"].endswith("| 60 µs (50 to 70) | 100 µs (100 to 100) | 0.60 |  |")
     assert "54.3 MB | 70.0 MB | 0.78 |" in rows["memory as if alone on the machine"]
+
+
+def test_haproxy_is_compared_too() -> None:
+    scenario = result().scenarios[0]
+    scenario.subjects.append(Subject("haproxy", "HAProxy", 1, {"cpu": [20e-6, 20e-6, 30e-6]}))
+    head, _, *rows = report.table(scenario)
+    assert "| Pillion / Envoy | Pillion / HAProxy | noise" in head
+    assert any("| 0.50 (0.40 to 0.60) | 2.00 (1.67 to 2.25) | 1.00" in row for row in rows)
 
 
 def test_ratios_need_figures_of_the_same_turns() -> None:
