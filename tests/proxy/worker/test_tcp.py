@@ -14,6 +14,7 @@ import pytest
 from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
 from proxy.config.model import Address
 from proxy.config.route import DirectResponse, Route, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster
+from proxy.config.snapshot import Snapshot
 from proxy.worker import channel
 from tests.support.tcp import END, descriptors, echo, exchange, finish, pipes, records, reset, swallow, tcp_snapshot
 from tests.support.wait import until
@@ -324,6 +325,29 @@ async def test_draining_lets_connections_run_until_its_time_is_over(tmp_path: Pa
         await finish(ended[1])
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert sorted(it["received"] for it in lines if it["received"]) == [1, 17]
+
+
+async def test_what_a_gone_listener_left_lives_on_and_is_logged(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with upstream(echo) as port, worker() as one:
+        assert await one.apply(tcp_snapshot(one.port, port, log=log)) is None
+        connections = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(2)]
+        for reader, writer in connections:
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+        assert await one.apply(Snapshot()) is None
+        (first, to_first), (second, to_second) = connections
+        to_first.write(b"still here")
+        assert await first.readexactly(10) == b"still here"
+        to_first.write_eof()
+        assert await first.read() == END
+        assert (await records(log, 1))[0]["received"] == 11
+        await one.send(channel.Drain(0.2))
+        assert await asyncio.wait_for(second.read(), 5) == b""
+        await asyncio.wait_for(one.process.wait(), 5)
+        assert [it["received"] for it in await records(log, 2)] == [11, 1]
+        await finish(to_first)
+        await finish(to_second)
 
 
 async def test_descriptors_are_let_go_after_thousands_of_connections(tmp_path: Path) -> None:
