@@ -101,16 +101,16 @@ def start(work: Harness, name: str, config: dict[str, Any], listen: int, admin: 
     return Sidecar(process, listen, admin)
 
 
-def pair(work: Harness, app_port: int, route_timeout: str = "0s") -> Pair:
-    """A pair in front of the app on `app_port`."""
+def pair(work: Harness, app_port: int, route_timeout: str = "0s", manager: dict[str, Any] | None = None) -> Pair:
+    """A pair in front of the app on `app_port`; `manager` adds fields to both HttpConnectionManagers."""
     ca = Authority()
     roots = work.directory / "ca.pem"
     roots.write_text(ca.pem)
     front_port, front_admin, back_port, back_admin = free_ports(4)
     server = bootstrap.tls("Downstream", *ca.issue(IN).write(work.directory, "in"), roots, OUT)
     client = bootstrap.tls("Upstream", *ca.issue(OUT).write(work.directory, "out"), roots, IN)
-    inner = bootstrap.hop(back_port, app_port, back_admin, name="back", downstream_tls=server)
-    outer = bootstrap.hop(front_port, back_port, front_admin, name="front", upstream_tls=client)
+    inner = bootstrap.hop(back_port, app_port, back_admin, name="back", downstream_tls=server, manager=manager)
+    outer = bootstrap.hop(front_port, back_port, front_admin, name="front", upstream_tls=client, manager=manager)
     for config in (inner, outer):
         route_action(config)["timeout"] = route_timeout
     back = start(work, "back", inner, back_port, back_admin)
