@@ -45,7 +45,9 @@ class LogFile:
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._handle is None:
+        if self._fd < 0:  # nobody flushes it at the end
+            self.flush()
+        elif self._handle is None:
             self._handle = self._loop.call_later(_INTERVAL, self.flush)
         elif self._size > self._flush_at:
             self.flush()
