@@ -53,6 +53,10 @@ CASES = [
         "open quotes": b'5;a="b',
         "100 KB": b"5;" + b"x" * 100_000, "100 KB in quotes": b'5;a="' + b"x" * 100_000 + b'"',
     }),
+    bad("a short extension on each of 1,000 chunks", "9112 §7.1.1",
+        HEAD + (b"1;" + b"x" * 100 + b"\r\na\r\n") * 1000 + b"0\r\n\r\n",
+        note="100 times more to read than to pass on: §7.1.1 asks for a bound"),
+    bad("a chunk size line without end", "9112 §7.1", HEAD + b"5;" + b"x" * 100_000),
     *each("line end of a chunk", "9112 §7.1", HEAD + b"@", {
         "LF behind the size": b"5\nhello\r\n0\r\n\r\n", "CR behind the size": b"5\rhello\r\n0\r\n\r\n",
         "CR CR LF behind the size": b"5\r\r\nhello\r\n0\r\n\r\n", "none behind the data": b"5\r\nhello0\r\n\r\n",

@@ -127,6 +127,8 @@ CASES = [
         flags=("NR",)),
     RequestCase("CONNECT, then bytes of a tunnel", "9110 §9.3.6",
                 b"CONNECT app:443 HTTP/1.1\r\nHost: app:443\r\n\r\n\x16\x03\x01" + ORDINARY, (404,), flags=("NR",)),
+    bad("CONNECT with content", "9110 §9.3.6",
+        b"CONNECT app:443 HTTP/1.1\r\nHost: app:443\r\nContent-Length: 5\r\n\r\nhello"),
     *each("CONNECT to", "9112 §3.2.3", b"CONNECT @ HTTP/1.1\r\nHost: app\r\n\r\n", {
         "a path": b"/", "userinfo": b"u@app:443", "asterisk": b"*", "two ports": b"app:1:2", "rubbish port": b"app:x",
         "no port": b"app", "no host": b":443", "a URL": b"http://app:443/", "port and path": b"app:443/",

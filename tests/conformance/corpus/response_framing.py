@@ -127,6 +127,8 @@ CASES = [
         "bare LF in an extension": b"5;a\nb", "bare CR in an extension": b"5;a\rb",
         "NUL in an extension": b"5;a\x00", "extension of 100 KB": b"5;" + b"x" * 100_000,
     }),
+    broken("a short extension on each of 1,000 chunks", "9112 §7.1.1",
+           CHUNKED + (b"1;" + b"x" * 100 + b"\r\na\r\n") * 1000 + b"0\r\n\r\n"),
     *brokens("line end of a chunk", "9112 §7.1", CHUNKED + b"5\r\nhello\r\n@", {
         "LF behind the size": b"5\nhello\r\n0\r\n\r\n", "CR behind the size": b"5\rhello\r\n0\r\n\r\n",
         "none behind the data": b"5\r\nhello0\r\n\r\n", "LF behind the data": b"5\r\nhello\n0\r\n\r\n",
