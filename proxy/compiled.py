@@ -24,7 +24,9 @@ INTERPRETED: Final = "PILLION_INTERPRETED"
 """Set to 1 in the environment to run the interpreted form all the same."""
 
 _ROOMS: Final = ("http", "policy", "routing", "cluster", "telemetry", "worker")
-_NOT_COMPILED: Final = frozenset(("worker/__main__.py", "worker/channel.py", "worker/runtime.py", "worker/tls.py"))
+_NOT_COMPILED: Final = frozenset(
+    ("worker/__main__.py", "worker/channel.py", "worker/runtime.py", "worker/tls.py", "worker/peer.py")
+)
 """They run once, or are pickled, or call into ssl for all they do."""
 _STAMP: Final = "digest"
 

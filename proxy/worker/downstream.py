@@ -17,7 +17,7 @@ from proxy.http.headers import Headers
 from proxy.http.heads import ResponseHead
 from proxy.worker.connection import ClientConnection
 from proxy.worker.exchange import Exchange
-from proxy.worker.tls import Peer, PeerError
+from proxy.worker.peer import Peer, PeerError
 
 if TYPE_CHECKING:
     from proxy.worker.listener import ListenerSlot
@@ -55,7 +55,7 @@ class Downstream(ClientConnection):
         if ssl_object is not None:
             self.scheme = b"https"
             try:
-                peer = Peer(ssl_object)
+                peer = Peer(ssl_object, state.context is not None and state.context.verifies)
                 if peer.presented or state.requires_peer:
                     state.verify(peer)
             except PeerError as error:

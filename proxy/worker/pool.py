@@ -17,6 +17,7 @@ import aiofastnet
 from proxy.cluster.state import ClusterState, Endpoint
 from proxy.telemetry.counters import Counters
 from proxy.worker import tls
+from proxy.worker.peer import Peer, PeerError
 from proxy.worker.timers import Timers
 from proxy.worker.upstream import Upstream
 
@@ -76,7 +77,7 @@ class Pool:
             await self.dial(connection, transport)
             if transport is not None:
                 self.identify(connection, transport)
-        except (OSError, TimeoutError, tls.PeerError) as error:
+        except (OSError, TimeoutError, PeerError) as error:
             self._failed(connection, transport, error)
             return
         except asyncio.CancelledError:
@@ -120,8 +121,8 @@ class Pool:
         await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)  # type: ignore[type-var]
 
     def identify(self, connection: Upstream, transport: Transport) -> None:
-        """Verify and note who the peer is. Raises tls.PeerError."""
-        peer = tls.Peer(connection.transport.get_extra_info("ssl_object"))
+        """Verify and note who the peer is. Raises PeerError."""
+        peer = Peer(connection.transport.get_extra_info("ssl_object"), transport.context.verifies)
         transport.verify(peer)
         connection.trusted = transport.verified and bool(peer.identity)
         name = connection.cluster.name

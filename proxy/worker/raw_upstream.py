@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http.heads import CONNECT
-from proxy.worker.tls import PeerError
+from proxy.worker.peer import PeerError
 from proxy.worker.upstream import Upstream
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import random
@@ -40,7 +39,7 @@ class _Plan:
     socket or protocol."""
 
     snapshot: Snapshot
-    contexts: dict[object, ssl.SSLContext]
+    contexts: dict[object, tls.Context]
     clusters: dict[str, ClusterState]
     transports: dict[str, Transport | None] = field(default_factory=dict)
     states: dict[str, ListenerState] = field(default_factory=dict)
@@ -71,7 +70,7 @@ class Worker:
         self._pipes = Pipes()
         self._slots: dict[str, ListenerSlot | TcpSlot] = {}
         self._retired: list[ListenerSlot | TcpSlot] = []  # out of the configuration, and not done yet
-        self._contexts: dict[object, ssl.SSLContext] = {}
+        self._contexts: dict[object, tls.Context] = {}
         self._frozen = False
         self._drain_until = 0.0
         self._reported: tuple[tuple[channel.MetricKey, float], ...] = ()
@@ -163,9 +162,9 @@ class Worker:
 
     # ---- TLS
 
-    def _build_contexts(self, snapshot: Snapshot) -> dict[object, ssl.SSLContext]:
+    def _build_contexts(self, snapshot: Snapshot) -> dict[object, tls.Context]:
         """One context for all clusters, and one for all listeners, that agree on certificate, trust and ALPN."""
-        contexts: dict[object, ssl.SSLContext] = {}
+        contexts: dict[object, tls.Context] = {}
         key_ids = {name: certificate.key_id for name, certificate in snapshot.certificates.items()}
         for listener in snapshot.listeners.values():
             down = listener.filter_chain.tls

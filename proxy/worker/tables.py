@@ -6,7 +6,6 @@ the state that it began with.
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable
 
@@ -19,8 +18,9 @@ from proxy.routing.table import Defaults, RouteTable
 from proxy.telemetry.counters import Counters
 from proxy.telemetry.header_value import compile_header_value
 from proxy.worker.log_file import LogFiles
+from proxy.worker.peer import Peer
 from proxy.worker.pool import Pool
-from proxy.worker.tls import Peer
+from proxy.worker.tls import Context
 
 _date: tuple[int, bytes] = (0, b"")
 
@@ -39,12 +39,12 @@ class Transport:
 
     __slots__ = ("context", "sni", "verified", "verify")
 
-    def __init__(self, context: ssl.SSLContext, sni: str, verify: Callable[[Peer], None]) -> None:
+    def __init__(self, context: Context, sni: str, verify: Callable[[Peer], None]) -> None:
         self.context = context
         # Python needs some name; with check_hostname off it is used for SNI only, and an address sends none.
         self.sni = sni or "127.0.0.1"
         self.verify = verify
-        self.verified = context.verify_mode == ssl.CERT_REQUIRED
+        self.verified = context.requires
 
 
 class ListenerState:
@@ -88,7 +88,7 @@ class ListenerState:
         listener: Listener,
         routes: RouteConfiguration,
         clusters: dict[str, ClusterState],
-        context: ssl.SSLContext | None,
+        context: Context | None,
         verify: Callable[[Peer], None],
         own_uri: str,
         counters: Counters,
@@ -102,7 +102,7 @@ class ListenerState:
         self.config = config
         self.context = context
         self.verify = verify
-        self.requires_peer = context is not None and context.verify_mode == ssl.CERT_REQUIRED
+        self.requires_peer = context is not None and context.requires
         self.own_uri = own_uri
         self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
         self.inbound = listener.traffic_direction == "INBOUND"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -15,11 +14,12 @@ from proxy.config.listener import Listener
 from proxy.telemetry.counters import Counters
 from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.log_file import LogFiles
+from proxy.worker.peer import Peer
 from proxy.worker.pool import Pool
 from proxy.worker.splice import Pipes
 from proxy.worker.tcp_connection import TcpConnection
 from proxy.worker.timers import Timers
-from proxy.worker.tls import Peer
+from proxy.worker.tls import Context
 
 RETIRE_SECONDS: Final = 600.0
 """How long connections of a listener that is gone may go on (Envoy: --drain-time-s)."""
@@ -52,7 +52,7 @@ class TcpState:
         self,
         listener: Listener,
         clusters: dict[str, ClusterState],
-        context: ssl.SSLContext | None,
+        context: Context | None,
         verify: Callable[[Peer], None],
         counters: Counters,
         pool: Pool,
@@ -66,7 +66,7 @@ class TcpState:
         self.config = config
         self.context = context
         self.verify = verify
-        self.requires_peer = context is not None and context.verify_mode == ssl.CERT_REQUIRED
+        self.requires_peer = context is not None and context.requires
         self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
         self.counters = counters
         self.pool = pool

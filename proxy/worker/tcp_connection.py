@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from proxy import errors
 from proxy.cluster.state import ClusterState, Endpoint
 from proxy.worker import tls
+from proxy.worker.peer import Peer, PeerError
 from proxy.worker.tcp_leg import Leg, TlsLeg
 from proxy.worker.tcp_record import TcpRecord
 from proxy.worker.tcp_relay import Direction, Relay
@@ -113,10 +114,10 @@ class TcpConnection(Relay):
                 self._await(leg, self._greet)
                 return
             assert isinstance(leg, TlsLeg)
-            peer = tls.Peer(leg.ssl_object)
+            peer = Peer(leg.ssl_object, state.context is not None and state.context.verifies)
             if peer.presented or state.requires_peer:
                 state.verify(peer)
-        except (OSError, tls.PeerError) as error:
+        except (OSError, PeerError) as error:
             self._refuse(error)
             return
         self._unwatch()
@@ -199,12 +200,12 @@ class TcpConnection(Relay):
                 return
             if isinstance(leg, TlsLeg):
                 transport: Transport = cluster.transport
-                peer = tls.Peer(leg.ssl_object)
+                peer = Peer(leg.ssl_object, transport.context.verifies)
                 transport.verify(peer)
                 identity = peer.identity if transport.verified else ""
                 slot = self.counters.slot("upstream_tls_handshake_total", cluster=cluster.name, peer=identity)
                 self.counters.values[slot] += 1
-        except (OSError, tls.PeerError) as error:
+        except (OSError, PeerError) as error:
             self._attempt_failed(error)
             return
         self._relay()

@@ -1,17 +1,14 @@
-"""TLS of a worker: contexts from the snapshot and the keys that came through memfds; who the peer is; why it failed."""
+"""TLS of a worker: contexts from the snapshot and the keys that came through memfds; why a handshake failed."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from time import time
-from typing import Any
-from urllib.parse import quote
 
 from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
 from proxy.routing.matchers import string
+from proxy.worker.peer import Peer, PeerError
 
 # TLS 1.2 suites: forward secrecy and AEAD only (RFC 9325 §4.2); 1.3's are all good.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -46,84 +43,26 @@ class Keys:
         context.load_cert_chain(f"/proc/self/fd/{known[1]}")
 
 
-class PeerError(Exception):
-    """The peer's certificate verified but is not acceptable; `reason` is the label of the error counter."""
+class Context(ssl.SSLContext):
+    """A context that tells how it verifies by `requires` (a certificate must be shown) and `verifies` (one that is
+    shown must be good), and says CERT_NONE to whoever reads `verify_mode`.
 
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+    aiofastnet reads it after every handshake, and for any other answer decodes the peer's certificate through a
+    temporary file: a quarter of what a handshake costs. What OpenSSL does is not touched by that; worker.peer decodes.
+    """
 
-
-class Peer:
-    """The verified certificate of the other side; `presented` is False when it showed none. Raises PeerError for one
-    that no other rule needs to look at."""
-
-    __slots__ = ("_der", "_subject", "dns", "presented", "uri")
-
-    def __init__(self, ssl_object: Any) -> None:
-        certificate: dict[str, Any] = ssl_object.getpeercert() or {}
-        names = certificate.get("subjectAltName", ())
-        self.uri = tuple(value for kind, value in names if kind == "URI")
-        self.dns = tuple(value for kind, value in names if kind == "DNS")
-        self._subject = certificate.get("subject", ())
-        self._der: bytes = ssl_object.getpeercert(True) or b""
-        self.presented = bool(self._der)
-        # These names go into headers and logs as they are.
-        if not all(name.isascii() and name.isprintable() and _UNSAFE.isdisjoint(name) for name in self.uri + self.dns):
-            raise PeerError("bad_san", "certificate with a name that cannot be quoted")
-        # A resumed session (TLS 1.2) brings its certificate along, but nobody has looked at its dates again.
-        if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < time():
-            raise PeerError("expired", "the session's certificate has expired")
+    requires: bool = False
+    verifies: bool = False
 
     @property
-    def identity(self) -> str:
-        """The one URI SAN, or empty."""
-        return self.uri[0] if len(self.uri) == 1 else ""
+    def verify_mode(self) -> ssl.VerifyMode:  # type: ignore[override]
+        return ssl.CERT_NONE
 
-    def subject(self) -> str:
-        """The subject as RFC 2253 writes it: the most specific part first."""
-        return ",".join(
-            "+".join(f"{_SHORT.get(key, key)}={_escape(value)}" for key, value in part)
-            for part in reversed(self._subject)
-        )
-
-    def xfcc(self, by: str, details: tuple[str, ...]) -> bytes:
-        """One element of x-forwarded-client-cert (Envoy, "HTTP header manipulation")."""
-        parts = [f"By={by}"] if by else []
-        parts.append(f"Hash={hashlib.sha256(self._der).hexdigest()}")
-        if "cert" in details:
-            parts.append(f'Cert="{quote(ssl.DER_cert_to_PEM_cert(self._der), safe="")}"')
-        if "subject" in details:
-            parts.append(f'Subject="{self.subject()}"')
-        if "uri" in details:
-            parts += [f"URI={uri}" for uri in self.uri] or ["URI="]
-        if "dns" in details:
-            parts += [f"DNS={name}" for name in self.dns]
-        return ";".join(parts).encode()
-
-
-_SHORT = {
-    "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
-    "stateOrProvinceName": "ST", "localityName": "L", "domainComponent": "DC", "serialNumber": "serialNumber",
-}  # fmt: skip
-
-
-_UNSAFE = frozenset(' ",;')
-
-
-def _escape(value: str) -> str:
-    """RFC 2253 §2.4, with bytes beyond printable ASCII in hexadecimal, as OpenSSL writes it for Envoy."""
-    escaped = ""
-    data = value.encode()
-    for at, byte in enumerate(data):
-        char = chr(byte)
-        if not 0x20 <= byte < 0x7F:
-            escaped += f"\\{byte:02X}"
-        elif char in ',+"\\<>;' or (at == 0 and char in "# ") or (at == len(data) - 1 and char == " "):
-            escaped += f"\\{char}"
-        else:
-            escaped += char
-    return escaped
+    def verify(self, mode: ssl.VerifyMode) -> None:
+        """Set what OpenSSL does about the peer's certificate."""
+        ssl.SSLContext.verify_mode.__set__(self, mode)  # type: ignore[attr-defined]
+        self.verifies = mode != ssl.CERT_NONE
+        self.requires = mode == ssl.CERT_REQUIRED
 
 
 def verifier(validation: Validation | None) -> Callable[[Peer], None]:
@@ -146,8 +85,8 @@ def verifier(validation: Validation | None) -> Callable[[Peer], None]:
     return verify
 
 
-def _context(side: ssl._SSLMethod, alpn: tuple[str, ...]) -> ssl.SSLContext:
-    context = ssl.SSLContext(side)
+def _context(side: ssl._SSLMethod, alpn: tuple[str, ...]) -> Context:
+    context = Context(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -158,13 +97,13 @@ def _context(side: ssl._SSLMethod, alpn: tuple[str, ...]) -> ssl.SSLContext:
 
 def server_context(
     tls: DownstreamTls, key_ids: Mapping[str, str], bundles: Mapping[str, TrustBundle], keys: Keys
-) -> ssl.SSLContext:
+) -> Context:
     """The context of a listener. Raises LookupError or ssl.SSLError."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, tls.alpn_protocols)
     keys.load(context, tls.certificate, key_ids[tls.certificate])
     if tls.validation is not None:
         context.load_verify_locations(cadata=bundles[tls.validation.trusted_ca].pem)
-        context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
+        context.verify(ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL)
         # Every connection shows its certificate anew. (TLS 1.2 resumes all the same: see Peer.)
         context.num_tickets = 0
     elif tls.require_client_certificate:
@@ -174,7 +113,7 @@ def server_context(
 
 def client_context(
     tls: UpstreamTls, key_ids: Mapping[str, str], bundles: Mapping[str, TrustBundle], keys: Keys
-) -> ssl.SSLContext:
+) -> Context:
     """The context of a cluster. Names are checked by `verifier`, not by OpenSSL. Raises LookupError or ssl.SSLError."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, tls.alpn_protocols)
     context.check_hostname = False
@@ -182,9 +121,9 @@ def client_context(
         keys.load(context, tls.certificate, key_ids[tls.certificate])
     if tls.validation is not None:
         context.load_verify_locations(cadata=bundles[tls.validation.trusted_ca].pem)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify(ssl.CERT_REQUIRED)
     else:
-        context.verify_mode = ssl.CERT_NONE  # Envoy: no validation context, no verification
+        context.verify(ssl.CERT_NONE)  # Envoy: no validation context, no verification
     return context
 
 
