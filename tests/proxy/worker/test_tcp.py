@@ -375,8 +375,8 @@ async def test_descriptors_are_let_go_after_thousands_of_connections(tmp_path: P
             else:
                 assert await exchange(one.port, b"hello") == b"hello" + END
 
-        for start in range(0, 2000, 50):
-            await asyncio.gather(*(one_of(i) for i in range(start, start + 50)))
+        for start in range(0, 2000, 25):
+            await asyncio.gather(*(one_of(i) for i in range(start, start + 25)))
         assert len(await records(log, 2005)) == 2005
         assert await one.gauge("downstream_cx_active") == await one.gauge("upstream_cx_active") == 0
         # A pipe that was closed with bytes in it may have been replaced, and there may be one more in use at a time.
