@@ -42,6 +42,10 @@ class Plan:
         """Seconds without load in which what a proxy does by itself is read."""
         return 1.0 if self.quick else 3.0
 
+    def control(self, scenario: str) -> bool:
+        """Whether Pillion is measured a second time in this scenario."""
+        return not self.quick or scenario == "h1-hop"
+
     def kinds(self) -> list[Kind]:
         """Which proxies are wanted; whether they are installed is another matter."""
         return [kind for kind in KINDS if not self.quick or kind.name in ("pillion", "envoy")]
@@ -63,7 +67,7 @@ class Run:
         """Start every proxy that there is, Pillion a second time as the control; those that fail are reported."""
         found = []
         wanted = [(kind, kind.name, kind.title) for kind in self.plan.kinds()]
-        if control:
+        if control and self.plan.control(scenario.name):
             wanted += [(kind, CONTROL, f"{kind.title} again") for kind, name, _ in wanted if name == PILLION]
         for kind, name, title in wanted:
             reason = kind.missing(shape.role)

@@ -18,7 +18,7 @@ class Definition(Protocol):
     @property
     def title(self) -> str: ...
     def steps(self, plan: Plan, proxies: int) -> int:
-        """How often run() will call step(), with this many proxies (the control is one of them)."""
+        """How often run() will call step(), with this many proxies (not counting Pillion's second turn)."""
 
     def run(self, run: Run) -> Scenario:
         """Measure. What fails is in run.failures. Raises BenchError when nothing can be measured at all."""

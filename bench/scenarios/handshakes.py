@@ -26,7 +26,7 @@ class Handshakes:
     title = "full mutual TLS handshakes"
 
     def steps(self, plan: Plan, proxies: int) -> int:
-        return proxies * (1 + plan.pairs)
+        return (proxies + plan.control(self.name)) * (1 + plan.pairs)
 
     def run(self, run: Run) -> Scenario:
         about = "ECDSA P-256 certificates on both sides, TLS 1.3, one connection after the other"

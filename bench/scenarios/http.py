@@ -32,8 +32,9 @@ class Proxied:
     load: Callable[[Path], Load]
 
     def steps(self, plan: Plan, proxies: int) -> int:
-        latency = proxies if plan.quick else proxies + 1
-        return 1 + 2 * proxies + plan.pairs * (2 * proxies + latency)
+        contenders = proxies + plan.control(self.name)
+        latency = 1 + (proxies if plan.quick else contenders)
+        return 1 + 2 * contenders + plan.pairs * (2 * contenders + latency)
 
     def run(self, run: Run) -> Scenario:
         load = self.load(run.stage.directory)

@@ -13,8 +13,7 @@ from bench.result import Scenario
 from bench.shapes import idle
 
 SERVED: Final = 1.0
-IDLE: Final = 3.0
-"""Seconds of load, then of nothing, before memory is read."""
+"""Seconds of load before memory is read."""
 
 
 class Idle:
@@ -29,7 +28,7 @@ class Idle:
         return proxies
 
     def run(self, run: Run) -> Scenario:
-        about = f"{SERVED:g} s of requests, then {IDLE:g} s of nothing; agent and worker together"
+        about = f"{SERVED:g} s of requests, then {run.plan.idle:g} s of nothing; agent and worker together"
         scenario = Scenario(self.name, self.title, about)
         with run.stage.scene() as scene:
             contenders = run.deploy(scene, scenario, idle(self.clusters), control=False)
@@ -40,7 +39,7 @@ class Idle:
                 except BenchError as error:
                     run.fail(scenario, contender.subject.title, error)
                     contenders.remove(contender)
-            time.sleep(IDLE)
+            time.sleep(run.plan.idle)
             for contender in contenders:
                 memory = kernel.memory(contender.deployed.pids[0])
                 contender.subject.add("pss", memory.pss)

@@ -24,7 +24,7 @@ class Passthrough:
     title = "TCP passthrough, plain legs"
 
     def steps(self, plan: Plan, proxies: int) -> int:
-        return proxies * (1 + plan.pairs)
+        return (proxies + plan.control(self.name)) * (1 + plan.pairs)
 
     def run(self, run: Run) -> Scenario:
         about = (

@@ -22,7 +22,7 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, max=1000, help="Turns of each proxy; default 7, quick 2.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", min=0.2, max=600, help="Length of a window; default 3, quick 0.6.")
+        float | None, typer.Option(metavar="S", min=0.2, max=600, help="Length of a window; default 3, quick 0.5.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("bench-results"),
@@ -31,5 +31,5 @@ def bench(
     from bench.main import run
     from bench.plan import Plan
 
-    plan = Plan(pairs or (2 if quick else 7), seconds or (0.6 if quick else 3.0), quick)
+    plan = Plan(pairs or (2 if quick else 7), seconds or (0.5 if quick else 3.0), quick)
     raise typer.Exit(run(scenarios or (), plan, output, as_json))

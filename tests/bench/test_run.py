@@ -17,11 +17,14 @@ import pytest
 
 from bench import machine, proxies, result
 from bench.errors import ProxyFailed, RequestsFailed
+from bench.load import Http1
 from bench.plan import Plan, Run, alternating
 from bench.result import Scenario, Subject
 from bench.scenarios import SCENARIOS
+from bench.scenarios.http import Proxied
 from bench.shapes import HOP
 from bench.stage import Stage, logged
+from bench.tools import Latency
 from pillion.demo.processes import sessions
 from tests.support.cli import PILLION, ROOT, pillion
 
@@ -260,13 +263,27 @@ def test_an_access_log_counts_when_it_holds_a_record(tmp_path: Path, text: str, 
     assert logged(path) is expected
 
 
-def test_a_scenario_knows_its_steps() -> None:
-    """The bar ends where the run does."""
-    plan = Plan(pairs=2, seconds=0.2, quick=True)
+class Brief(Http1):
+    """Load of next to nothing."""
+
+    rates = (50, 100)
+
+    def saturate(self, port: int, seconds: float) -> int:
+        return 1
+
+    def latency(self, port: int, rate: int, seconds: float) -> Latency:
+        return Latency(0.001, 0.002, 1)
+
+
+@pytest.mark.parametrize("name", ["tcp", "handshakes", "h1-hop"])
+def test_a_scenario_knows_its_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar ends where the run does, whatever the windows hold."""
+    monkeypatch.setattr("bench.machine.Tool.path", lambda _self: None)
+    plan = Plan(pairs=2, seconds=0.1, quick=True)
     seen: list[str] = []
+    scenario = Proxied(name, "one hop", HOP, Brief) if name == "h1-hop" else SCENARIOS[name]
     with Stage(machine.cores()) as stage:
         run = Run(plan, stage, seen.append)
-        SCENARIOS["tcp"].run(run)
+        scenario.run(run)
     assert run.failures == []
-    contenders = 2 + (machine.ENVOY.path() is not None)
-    assert len(seen) == SCENARIOS["tcp"].steps(plan, contenders)
+    assert len(seen) == scenario.steps(plan, proxies=1)
