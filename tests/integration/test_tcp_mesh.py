@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -161,6 +162,11 @@ def test_a_port_that_is_taken_is_said_and_hurts_nobody(mesh: Mesh) -> None:
     assert reasons in wait_until(refusal, READY, "the refusal in the status")
     assert reasons in other.process.output()
     assert mesh.work.wait_for(other, "page").status == 200
+    # Nor may a local port hide an app that has not started yet.
+    hidden = mesh.work.start_sidecar("other", mesh.db_port, instance="other-2")
+    reason = f"cannot listen on 127.0.0.1:{mesh.db_port}: {mesh.db_port} is the app's own (--app-port)"
+    wait_until(lambda: hidden.process.find(re.escape(reason)), READY)
+    wait_until(hidden.ready, READY)
     # What changes later reaches it all the same.
     mesh.work.apply("kind: Service\nname: late\n")
     wait_until(lambda: request(other.outbound, "/", host="late").status == 503, READY, "the new service")
