@@ -20,7 +20,7 @@ CONNECTIONS = 32
 WARM = 0.5
 """Seconds of an open-loop run that do not count: connections are made, caches filled."""
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 """Of an open-loop window. A stall of the whole machine spoils one; a proxy that is too slow spoils all."""
 
 

@@ -15,7 +15,7 @@ export const options = {
       rate: rate,
       timeUnit: '1s',
       duration: Math.round((warm + seconds) * 1000) + 'ms',
-      preAllocatedVUs: 100,
+      preAllocatedVUs: 200,
       maxVUs: 512,
       gracefulStop: '5s',
     },
