@@ -20,6 +20,12 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _DRAIN_IDLE: Final = 1.0
 """Seconds without a request after which a connection that is to go counts as idle."""
 _FLUSH_CHECK: Final = 1.0
+_PROBE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBE_AFTER: Final = 0.25
+_PROBE_ANSWER: Final = 1.0
+"""Seconds from the client's FIN to the probe, and from the probe to the look at what came back."""
+_TCP_CLOSE: Final = 7
+"""tcpi_state (linux/tcp.h): the connection was reset."""
 
 
 class ClientConnection(Timed):
@@ -31,6 +37,8 @@ class ClientConnection(Timed):
         "_expires",
         "_lingering",
         "_moved",
+        "_probe_at",
+        "_probed",
         "_read_paused",
         "_slot",
         "_unread",
@@ -67,6 +75,8 @@ class ClientConnection(Timed):
         self._error: ProtocolError | None = None
         self._lingering = False
         self._moved = 0.0
+        self._probe_at = 0.0
+        self._probed = False
         self._read_paused = False
         self._unread = False
         self._unsent = 0
@@ -135,7 +145,27 @@ class ClientConnection(Timed):
             deadline = self._body_due
         if self._expires and (not deadline or self._expires < deadline):
             deadline = self._expires
+        if self._probe_at and (not deadline or self._probe_at < deadline):
+            deadline = self._probe_at
         return deadline
+
+    def _probe_soon(self) -> None:
+        """The client's FIN came while an answer is due: it has said all, or it is gone. Find out which."""
+        self._probe_at = monotonic() + _PROBE_AFTER
+        self.hasten(self._probe_at)
+
+    def _probe(self, exchange: Exchange, now: float) -> bool:
+        """Whether the client is gone. A client that closed altogether resets the connection when bytes come; one that
+        closed only its half skips an interim response, as every client must (RFC 9110 §15.2). So one is sent."""
+        self._probe_at = 0.0
+        if self._probed:
+            state: bytes = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            return state[0] == _TCP_CLOSE
+        if not exchange.response_started and not exchange.head.http10:  # else writing tells, or nothing can
+            self._probed = True
+            self.transport.write(_PROBE)
+            self._probe_at = now + _PROBE_ANSWER
+        return False
 
     def hasten(self, deadline: float) -> None:
         """The exchange under way has a deadline that it did not have before."""
@@ -159,6 +189,8 @@ class ClientConnection(Timed):
             exchange.on_stream_too_long()
         elif self._body_due and self._body_due <= now and not exchange.message.done:
             exchange.on_request_timeout()
+        elif self._probe_at and self._probe_at <= now and self._probe(exchange, now):
+            self.transport.abort()
         else:
             if self._expires and self._expires <= now:
                 self._expires = 0.0

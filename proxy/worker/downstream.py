@@ -103,7 +103,10 @@ class Downstream(ClientConnection):
                 return False
             exchange.on_request_more()
         self.closing = self._client_ended = True
-        return self.scheme == b"http"  # TLS transports know no half-close
+        if self.scheme != b"http":
+            return False  # TLS transports know no half-close
+        self._probe_soon()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._slot.connections.discard(self)
@@ -167,6 +170,8 @@ class Downstream(ClientConnection):
             self._refuse(self._error)
         else:
             self._resume_reading()
+            if reader.in_head:  # it came behind a request that is answered now
+                self._await_head()
 
     def _count_request(self, limit: int) -> None:
         self._requests += 1

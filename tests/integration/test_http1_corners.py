@@ -160,6 +160,14 @@ async def test_an_expectation_is_met_before_the_body_and_a_refusal_does_not_wait
         assert statuses(old) == [200]  # RFC 9110 §10.1.1: no 100 to an HTTP/1.0 client
 
 
+async def test_half_a_head_behind_a_request_is_bounded_like_any_other(one: Worker) -> None:
+    async with upstream(answer_all) as port:
+        await one.apply(snapshot(one.port, port, http={"request_headers_timeout": 0.3}))
+        for behind in (b"G", b"GET / HTTP/1.1\r\nhos"):
+            answer = await asyncio.wait_for(one.talk(GET + behind), 5)
+            assert statuses(answer) == [200, 408]
+
+
 async def test_an_http_1_0_client_that_keeps_its_connection(one: Worker) -> None:
     async with upstream(answer_all) as port:
         await one.apply(snapshot(one.port, port, http={"accept_http_10": True}))
