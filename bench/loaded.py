@@ -22,11 +22,7 @@ def pillion(agent: int) -> dict[str, str]:
     workers = [pid for pid in kernel.tree(agent) if "proxy.worker" in kernel.command(pid)]
     if not workers:
         raise ProxyFailed("the agent has no worker")
-    try:
-        files = kernel.mapped(workers[0])
-    except OSError:
-        raise ProxyFailed("the worker has ended") from None
-    return what(files)
+    return what(_mapped(workers[0]))
 
 
 def what(files: set[str]) -> dict[str, str]:
@@ -37,12 +33,23 @@ def what(files: set[str]) -> dict[str, str]:
             raise ProxyFailed(f"the worker has not loaded {name} ({part}); figures would be of something else")
         found[part] = name
     found["tls"] += f" on {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"
-    found["parser"] = f"proxy.http.h1, {'compiled' if any(map(_PARSER.search, files)) else 'interpreted'}"
-    found["compiled"] = "yes" if any(map(_COMPILED.search, files)) else "no"
+    compiled = any(map(_COMPILED.search, files))
+    if not compiled:
+        found["parser"] = "proxy.http.h1, interpreted"
+    elif any(map(_PARSER.search, files)):
+        found["parser"] = "proxy.http.h1, compiled"  # else it was not needed: TCP
+    found["compiled"] = "yes" if compiled else "no"
     return found
 
 
 def peer(name: str, pid: int) -> dict[str, str]:
-    """What is known of another proxy's process from outside: the TLS library, if it maps one."""
-    files = kernel.mapped(pid)
+    """What is known of another proxy's process from outside: the TLS library, if it maps one. Raises ProxyFailed."""
+    files = _mapped(pid)
     return {"tls": next((Path(file).name for file in sorted(files) if "/libssl" in file), f"{name}'s own")}
+
+
+def _mapped(pid: int) -> set[str]:
+    try:
+        return kernel.mapped(pid)
+    except OSError:
+        raise ProxyFailed("has ended") from None

@@ -78,14 +78,23 @@ class Run:
             self.step(f"{scenario.name}: {title} starts")
             try:
                 deployed = scene.deploy(kind, shape, name, title)
-                subject = Subject(name, title, len(deployed.running), loaded=deployed.loaded())
-                self._check_form(scenario, subject)
             except BenchError as error:
                 self.fail(scenario, title, error)
                 continue
+            subject = Subject(name, title, len(deployed.running))
             scenario.subjects.append(subject)
             found.append(Contender(subject, deployed))
         return found
+
+    def inspect(self, scenario: Scenario, contenders: list[Contender]) -> None:
+        """Note what each has loaded, once it has been at work; one that is not what it should be is out."""
+        for contender in tuple(contenders):
+            try:
+                contender.subject.loaded = contender.deployed.loaded()
+                self._check_form(scenario, contender.subject)
+            except BenchError as error:
+                self.fail(scenario, contender.subject.title, error)
+                contenders.remove(contender)
 
     def _check_form(self, scenario: Scenario, subject: Subject) -> None:
         """Say when Pillion runs interpreted. Raises ProxyFailed when the control is not of the same form."""
@@ -93,7 +102,7 @@ class Run:
             self.skipped.append(INTERPRETED)
         first = scenario.subject(PILLION)
         if subject.name == CONTROL and first is not None and first.loaded != subject.loaded:
-            raise ProxyFailed(f"is not what was started first ({first.loaded}): the source has changed meanwhile")
+            raise ProxyFailed("is not what was started first: the source has changed meanwhile")
 
     def fail(self, scenario: Scenario, title: str, error: BenchError) -> None:
         """A proxy is out of this scenario: its figures are not shown, and the run ends with a failure."""

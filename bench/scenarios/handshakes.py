@@ -48,6 +48,7 @@ class Handshakes:
         with run.stage.scene() as scene:
             contenders = run.deploy(scene, scenario, REPLY)
             run.turns(scenario, "handshakes", contenders, measure, lambda one: one.subject.title)
+            run.inspect(scenario, contenders)
         return scenario
 
 

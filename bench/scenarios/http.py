@@ -47,6 +47,7 @@ class Proxied:
         with run.stage.scene() as scene:
             contenders = run.deploy(scene, scenario, self.shape)
             _Windows(run, scenario, load, contenders).measure(direct, upstream)
+            run.inspect(scenario, contenders)
             scene.end()
             for contender in contenders:
                 try:

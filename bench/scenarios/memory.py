@@ -40,6 +40,7 @@ class Idle:
                     run.fail(scenario, contender.subject.title, error)
                     contenders.remove(contender)
             time.sleep(run.plan.idle)
+            run.inspect(scenario, contenders)
             for contender in contenders:
                 memory = kernel.memory(contender.deployed.pids[0])
                 contender.subject.add("pss", memory.pss)

@@ -48,6 +48,7 @@ class Passthrough:
         with run.stage.scene() as scene:
             contenders = run.deploy(scene, scenario, TCP)
             run.turns(scenario, "bytes", contenders, measure, lambda one: one.subject.title)
+            run.inspect(scenario, contenders)
         return scenario
 
 
