@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -24,11 +26,20 @@ def run(options: Options, worker_command: Sequence[str] = COMMAND) -> int:
     ensure_open()
     log.setup(options.log_level)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say less than ours
+    _raise_descriptor_limit()
     gc.freeze()
     try:
         return asyncio.run(_run(options, worker_command))
     except KeyboardInterrupt:  # before the signal handlers were in place
         return 130
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system allows, here and in the workers: two go with each proxied connection, and the
+    usual soft limit of 1,024 is there for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(options: Options, worker_command: Sequence[str]) -> int:

@@ -13,18 +13,24 @@ from typing import Final
 
 from proxy.telemetry.record import Record
 
-_EPOCH: Final = time.time() - time.monotonic()
 _MILLISECONDS: Final = [f".{ms:03d}Z" for ms in range(1000)]
 _MAX_QUOTED: Final = 1024
+_epoch = 0.0
+_asked = -1.0
 _second: int = -1
 _prefix = ""
 _quoted: dict[str, str] = {}
 _quoted_bytes: dict[bytes, str] = {}
 
 
-def start_time(epoch: float) -> str:
-    """ISO 8601 with milliseconds, UTC: Envoy's default form of %START_TIME%. `epoch`: seconds."""
-    global _second, _prefix
+def start_time(started: float) -> str:
+    """ISO 8601 with milliseconds, UTC: Envoy's default form of %START_TIME%. `started`: monotonic seconds. The wall
+    clock is asked again every second, because it may be set."""
+    global _epoch, _asked, _second, _prefix
+    if not 0.0 <= started - _asked < 1.0:
+        _asked = started
+        _epoch = time.time() - time.monotonic()
+    epoch = started + _epoch
     whole = int(epoch)
     if whole != _second:
         _second, _prefix = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
@@ -154,10 +160,10 @@ class StartTime(Field):
     __slots__ = ()
 
     def text(self, record: Record) -> str:
-        return start_time(record.started + _EPOCH)
+        return start_time(record.started)
 
     def json(self, record: Record) -> str:
-        return '"' + start_time(record.started + _EPOCH) + '"'
+        return '"' + start_time(record.started) + '"'
 
 
 class Duration(Number):

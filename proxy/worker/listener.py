@@ -9,7 +9,9 @@ from typing import Any
 
 import aiofastnet
 
+from proxy.config.model import Address
 from proxy.telemetry.counters import Counters
+from proxy.worker import tls
 from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.downstream import Downstream
 from proxy.worker.tables import ListenerState
@@ -55,11 +57,13 @@ class ListenerSlot(Acceptor):
 
     async def _serve(self, sock: socket.socket, peer: Any) -> None:
         state = self.state
-        address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        address = str(Address(peer[0], peer[1])) if isinstance(peer, tuple) else ""
         options: dict[str, Any] = {}
         if state.context is not None:
             options = {
                 "ssl": state.context,
+                "ssl_incoming_bio_size": tls.BIO_BYTES,
+                "ssl_outgoing_bio_size": tls.BIO_BYTES,
                 "ssl_handshake_timeout": state.handshake_timeout,
                 # Downstream bounds its own closing; this is for a client that says goodbye and stays.
                 "ssl_shutdown_timeout": state.config.stream_idle_timeout or 300.0,

@@ -115,6 +115,8 @@ class Pool:
         if transport is not None:
             options = {
                 "ssl": transport.context,
+                "ssl_incoming_bio_size": tls.BIO_BYTES,
+                "ssl_outgoing_bio_size": tls.BIO_BYTES,
                 "server_hostname": transport.sni,
                 "ssl_handshake_timeout": max(until - monotonic(), 0.001),
             }

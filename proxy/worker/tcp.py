@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
+from proxy.config.model import Address
 from proxy.telemetry.counters import Counters
 from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.log_file import LogFiles
@@ -120,7 +121,7 @@ class TcpSlot(Acceptor):
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+        address = str(Address(peer[0], peer[1])) if isinstance(peer, tuple) else ""
         connection = TcpConnection(self, self._loop, sock, address)
         self.connections.add(connection)
         self.counters.values[self.state.connections_total] += 1

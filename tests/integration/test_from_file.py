@@ -47,6 +47,11 @@ def start(tree: Tree, kind: str, file: Path, admin: int) -> Process:
     return process
 
 
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_one_hop_from_a_file(work: Harness) -> None:
     listen, admin = free_ports(2)
     with echo_upstream.in_thread() as app:
@@ -57,6 +62,10 @@ def test_one_hop_from_a_file(work: Harness) -> None:
         wait_until(lambda: access_log(process), 5, "an access log line")
         assert access_log(process)[0]["path"] == "/here?x=1"
         assert "pillion proxy ready" in process.output()
+        for pid in (process.pid, *children(process.pid)):  # agent and worker take all the descriptors that there are
+            limits = re.search(r"Max open files +(\d+) +(\d+)", Path(f"/proc/{pid}/limits").read_text())
+            assert limits is not None
+            assert limits[1] == limits[2]
         process.terminate()
         assert process.wait(8) == 0
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.telemetry import access_log, operators
+from proxy.telemetry import access_log
 from proxy.telemetry.record import Record
 
 
@@ -17,7 +18,7 @@ class Told(Record):
     """A record with something to tell."""
 
     def __init__(self, header: bytes = b"1", **changes: Any) -> None:
-        super().__init__(1_700_000_000.1239 - operators._EPOCH)
+        super().__init__(1_700_000_000.1235 - (time.time() - time.monotonic()))
         self.header = header
         self.duration = 0.0129
         self.status = 200
