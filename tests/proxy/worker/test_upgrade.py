@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from proxy.config.cluster import CircuitBreakers
 from proxy.worker import channel
-from tests.support.tcp import records, reset
+from tests.support.tcp import descriptors, records, reset
 from tests.support.tunnels import SWITCHING, UPGRADE, App, tunnel, upgrading
 from tests.support.wait import until
 from tests.support.worker import Worker, upstream, worker
@@ -300,3 +302,55 @@ async def test_limits_count_a_tunnel_as_long_as_it_lives(one: Worker) -> None:
         await one.at_rest()
         async with tunnel(one.port) as client:
             assert await client.exchange(b"x") == b"x"
+
+
+async def test_whatever_way_tunnels_end_nothing_is_left(one: Worker, tmp_path: Path) -> None:
+    """A client or an upstream that ends or breaks off, before or behind the switch, at any point of a transfer."""
+    draw = random.Random(7)
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        how = draw.randrange(6)
+        if how == 0:
+            reset(writer)
+            return
+        writer.write(SWITCHING + b"x" * draw.choice((0, 10, 300_000)))
+        if how == 1:
+            return
+        if how == 2:
+            await reader.read(100)
+            reset(writer)
+            return
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async def client() -> None:
+        how = draw.randrange(5)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            async with tunnel(one.port, UPGRADE + b"early" * draw.choice((0, 1, 20_000))) as peer:
+                peer.writer.write(b"y" * draw.choice((1, 300_000)))
+                if how == 0:
+                    reset(peer.writer)
+                elif how < 3:
+                    await asyncio.wait_for(peer.reader.read(draw.choice((1, 200_000))), 10)
+                else:
+                    peer.writer.write_eof()
+                    await peer.rest()
+
+    log, count = tmp_path / "log", 300
+    # A reset that comes together with data may be noticed only when something is written, or by a timeout.
+    timeouts = {"request_headers_timeout": 1.0, "stream_idle_timeout": 3.0}
+    async with upstream(app) as port:
+        await one.apply(upgrading(one.port, port, log=log, http=timeouts))
+        before = descriptors(one.process.pid)
+        for _ in range(count // 30):
+            await asyncio.gather(*[client() for _ in range(30)])
+        async with asyncio.timeout(15):
+            while await one.gauge("upstream_cx_active") or await one.gauge("downstream_cx_active"):  # noqa: ASYNC110  # another process's gauges
+                await asyncio.sleep(0.05)
+        assert await one.gauge("upstream_rq_active") == 0
+        assert descriptors(one.process.pid) <= before
+        await until(lambda: log.read_text().count('"status":101') > count / 2, 5)
+        async with tunnel(one.port) as peer:
+            assert peer.head.startswith(b"HTTP/1.1 ")
