@@ -18,6 +18,10 @@ from typing import Final
 log = logging.getLogger("proxy.worker.timers")
 
 _PER_SECOND: Final = 100
+_FAR: Final = 1.0
+_COARSE: Final = 10
+"""What is further away than so many seconds is entered too early by up to so many buckets, and then once more: else a
+steady stream of new connections would fill, and later turn, a hundred buckets a second."""
 HORIZON: Final = 5.0
 """Seconds: how far ahead something is entered, and how long the wheel keeps what has no deadline any more."""
 
@@ -53,7 +57,11 @@ class Timers:
         """Call after setting item.deadline. Cheap when the item is already in the wheel at or before it."""
         deadline = item.deadline
         if deadline and (not item.entered or deadline < item.entered):
-            self._enter(item, min(deadline, monotonic() + HORIZON))
+            now = monotonic()
+            tick = int(min(deadline, now + HORIZON) * _PER_SECOND) + 1
+            if deadline - now > _FAR:
+                tick -= tick % _COARSE
+            self._enter(item, tick)
 
     def forget(self, item: Timed) -> None:
         """The item has ended: no deadline, and no trace of it in the wheel."""
@@ -66,10 +74,9 @@ class Timers:
         del self._buckets[round(item.entered * _PER_SECOND) + 1][item]
         item.entered = 0.0
 
-    def _enter(self, item: Timed, when: float) -> None:
+    def _enter(self, item: Timed, tick: int) -> None:
         if item.entered:  # too late
             self._remove(item)
-        tick = int(when * _PER_SECOND) + 1
         item.entered = (tick - 1) / _PER_SECOND
         bucket = self._buckets.get(tick)
         if bucket is None:
