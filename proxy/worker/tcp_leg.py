@@ -11,7 +11,7 @@ import errno
 import socket
 import ssl
 import struct
-from typing import Final, cast
+from typing import Any, Final
 
 BLOCKED: Final = -1
 """Instead of a number of bytes: nothing now, the socket will tell."""
@@ -94,7 +94,8 @@ class TlsLeg(Leg):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._unsent = b""
-        self.ssl_object = context.wrap_bio(
+        # Any: with a buffer, read() gives a number, and typeshed does not know it; mypyc would refuse it.
+        self.ssl_object: Any = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
         )
 
@@ -142,7 +143,7 @@ class TlsLeg(Leg):
         total = 0
         try:
             while total < len(room):
-                count = cast("int", self.ssl_object.read(len(room) - total, room[total:]))  # with a buffer: a number
+                count: int = self.ssl_object.read(len(room) - total, room[total:])
                 if not count:
                     break
                 total += count
