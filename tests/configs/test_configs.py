@@ -30,7 +30,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_examples_are_there() -> None:
-    assert {"hop.yaml", "routes.yaml", "mtls-in.yaml", "mtls-out.yaml", "tcp.yaml"} <= {path.name for path in BOOTSTRAPS}
+    assert {"hop.yaml", "routes.yaml", "mtls-in.yaml", "mtls-out.yaml", "tcp.yaml", "websocket.yaml"} <= {
+        path.name for path in BOOTSTRAPS
+    }
 
 
 @pytest.mark.parametrize("path", BOOTSTRAPS, ids=lambda path: path.name)
