@@ -264,7 +264,7 @@ async def test_through_a_pair(request_: bytes, tmp_path: Path) -> None:
 async def test_the_apps_end_and_a_clients_reset_pass_a_pair(tmp_path: Path) -> None:
     class Leaving(App):
         async def echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"x" * 5_000_000)
+            writer.write(b"x" * 30_000_000)
             try:
                 if await reader.read(1) == b"q":
                     writer.write(b"last")
@@ -277,7 +277,8 @@ async def test_the_apps_end_and_a_clients_reset_pass_a_pair(tmp_path: Path) -> N
     async with pair(app, UPGRADE, tmp_path / "log") as (front, back):
         async with tunnel(front.port) as client:
             client.writer.write(b"q")
-            assert await client.rest() == b"x" * 5_000_000 + b"last"
+            await asyncio.sleep(2.5)  # longer than closing connections linger
+            assert await client.rest() == b"x" * 30_000_000 + b"last"
         async with tunnel(front.port) as client:
             reset(client.writer)
             await until(lambda: app.ends == ["reset"], 5)
