@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import errors
 from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.request import RequestReader
+from proxy.worker.reset import was_reset
 from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ _PROBE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_AFTER: Final = 0.25
 _PROBE_ANSWER: Final = 1.0
 """Seconds from the client's FIN to the probe, and from the probe to the look at what came back."""
-_TCP_CLOSE: Final = 7
-"""tcpi_state (linux/tcp.h): the connection was reset."""
 
 
 class ClientConnection(Timed):
@@ -159,8 +158,7 @@ class ClientConnection(Timed):
         closed only its half skips an interim response, as every client must (RFC 9110 §15.2). So one is sent."""
         self._probe_at = 0.0
         if self._probed:
-            state: bytes = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-            return state[0] == _TCP_CLOSE
+            return was_reset(self.transport.get_extra_info("socket"))
         if not exchange.response_started and not exchange.head.http10:  # else writing tells, or nothing can
             self._probed = True
             self.transport.write(_PROBE)

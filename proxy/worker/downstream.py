@@ -18,6 +18,7 @@ from proxy.http.heads import ResponseHead
 from proxy.worker.connection import ClientConnection
 from proxy.worker.exchange import Exchange
 from proxy.worker.peer import Peer, PeerError
+from proxy.worker.reset import poll_again
 
 if TYPE_CHECKING:
     from proxy.worker.listener import ListenerSlot
@@ -91,6 +92,8 @@ class Downstream(ClientConnection):
                 exchange.on_request_more()
             if reader.waiting:
                 self._pause_reading()
+        if not reader.complete and not self._read_paused:
+            poll_again(self.transport)
 
     def eof_received(self) -> bool:
         """The client has sent all it will. Keep the way back open while an answer is due (half-close)."""

@@ -15,6 +15,7 @@ from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
+from proxy.policy import retry
 from proxy.telemetry import trace
 from proxy.worker.forward import request_ids, request_lines
 from proxy.worker.policies import admit, edit_request, edit_response
@@ -121,10 +122,14 @@ class Exchange(Recovery):
         if self.head.upgrade and self._connect_raw():
             return
         idle = endpoint.idle
+        repeatable = self.head.method in retry.IDEMPOTENT  # what is not must not be lost on a connection that is gone
         # After a stale connection only a fresh one will do: its siblings are likely as dead.
         while idle and not self._stale_retried:
             connection: Upstream = idle.pop()
             if connection.usable and not connection.transport.is_closing():
+                if not repeatable and connection.dead:
+                    connection.abort()
+                    continue
                 self.attach(connection)
                 return
         self.state.pool.wait(self, cluster, endpoint)

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Final
 
 from proxy.telemetry.counters import Counters
+from proxy.worker.reset import was_reset
 from proxy.worker.splice import FLAGS, PIPE_BYTES, Pipe, Pipes
 from proxy.worker.tcp_leg import BLOCKED, Leg
 from proxy.worker.timers import Timed
@@ -144,6 +145,7 @@ class Direction:
             if not self._write(_view[:count]):
                 return
             if not self.source.ended:
+                self._poll_again()
                 return
         self._end()
 
@@ -179,6 +181,14 @@ class Direction:
             return
         if pipe.held:
             self._wait()
+        else:
+            self._poll_again()
+
+    def _poll_again(self) -> None:
+        """See worker.reset."""
+        if self._reading and was_reset(self.source.sock):
+            self._pause()
+            self._resume()
 
     def _end(self) -> None:
         """The source says no more, and all that it said is delivered."""

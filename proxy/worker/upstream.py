@@ -13,6 +13,7 @@ from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 from proxy.worker import tls
+from proxy.worker.reset import poll_again, was_reset
 from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
@@ -149,6 +150,11 @@ class Upstream(Timed):
         self.usable = True
         self._pool.release(self)
 
+    @property
+    def dead(self) -> bool:
+        """Whether an idle connection was reset, which may not have been heard of (worker.reset)."""
+        return was_reset(self.transport.get_extra_info("socket"))
+
     def abort(self) -> None:
         """Close at once; nothing more is told to the exchange. A tunnel is reset, so that its upstream cannot take
         what it has for the whole."""
@@ -191,6 +197,8 @@ class Upstream(Timed):
         message = reader.message
         if message is not None:
             exchange.on_response(message)
+        if not reader.complete and not self._read_paused:
+            poll_again(self.transport)
 
     def _broken(self, exchange: Exchange | None, text: str) -> None:
         self.abort()

@@ -86,6 +86,12 @@ class Reader:
         return self._state == HEAD and len(self._partial) > 0
 
     @property
+    def complete(self) -> bool:
+        """Whether nothing has begun that more bytes must end."""
+        state = self._state
+        return state == DONE or (state == HEAD and not self._partial)
+
+    @property
     def waiting(self) -> bool:
         """Whether bytes wait behind a complete message."""
         return len(self._rest) > self._at
