@@ -36,6 +36,8 @@ check: $(STAMP) ## ruff format, ruff, mypy --strict, import-linter, pytest
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "the request path once more, interpreted"
+	PILLION_INTERPRETED=1 $(BIN)/python -m pytest -q tests/proxy/worker
 
 fmt: $(STAMP) ## Format and fix
 	$(BIN)/ruff format $(SOURCES)

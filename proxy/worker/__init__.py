@@ -1,4 +1,4 @@
-"""WHO MOVES BYTES: the process that serves requests. uvloop, aiofastnet and httptools; nothing heavier.
+"""WHO MOVES BYTES: the process that serves requests. uvloop and aiofastnet; nothing heavier.
 
 Rules of this room:
 - Protocol callbacks only: no Task, Future or Event per request on the common path; one write per turn.
