@@ -31,9 +31,10 @@ _NOT_COMPILED: Final = frozenset(
 _STAMP: Final = "digest"
 
 
-def sources() -> list[Path]:
+def sources(root: Path | None = None) -> list[Path]:
     """Every file that a worker runs from, relative to the package."""
-    files = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")]
+    root = root or SOURCE
+    files = [path.relative_to(root) for path in root.rglob("*.py")]
     return sorted(path for path in files if path.parts[0] != "agent")
 
 
@@ -46,11 +47,12 @@ def modules() -> list[Path]:
     ]
 
 
-def digest() -> str:
+def digest(root: Path | None = None) -> str:
     """What the source is: changes with any file of it."""
+    root = root or SOURCE
     state = hashlib.sha256()
-    for path in sources():
-        state.update(path.as_posix().encode() + b"\0" + (SOURCE / path).read_bytes() + b"\0")
+    for path in sources(root):
+        state.update(path.as_posix().encode() + b"\0" + (root / path).read_bytes() + b"\0")
     return state.hexdigest()
 
 
@@ -68,13 +70,13 @@ def path() -> Path | None:
 def build() -> None:
     """Make the compiled form anew. Raises CalledProcessError, with what the compiler said in `output`; OSError."""
     DIRECTORY.parent.mkdir(parents=True, exist_ok=True)
-    made_from = digest()
     with tempfile.TemporaryDirectory(dir=DIRECTORY.parent) as name:
         root = Path(name) / "tree"
         for relative in sources():
             target = root / "proxy" / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(SOURCE / relative, target)
+        made_from = digest(root / "proxy")  # of the copy: the source may change meanwhile
         setup = root / "setup.py"
         setup.write_text(_SETUP.format(files=[f"proxy/{relative.as_posix()}" for relative in modules()]))
         subprocess.run(
@@ -88,7 +90,8 @@ def build() -> None:
         shutil.rmtree(root / "build")
         setup.unlink()
         (root / _STAMP).write_text(made_from)
-        shutil.rmtree(DIRECTORY, ignore_errors=True)
+        if DIRECTORY.exists():  # a worker that starts in between finds none, and runs interpreted
+            DIRECTORY.rename(Path(name) / "old")
         root.rename(DIRECTORY)
 
 

@@ -71,6 +71,7 @@ class ClusterState:
         "requests",
         "retries",
         "retrying",
+        "starved",
         "transport",
     )
 
@@ -85,6 +86,7 @@ class ClusterState:
         self.active = 0
         self.connections = 0
         self.pending = 0
+        self.starved: dict[Endpoint, None] = {}  # whose waiters found no room for a connection, oldest first
         self.retrying = 0  # requests that are past their first try
         self.requests = counters.by_class("upstream_rq_total", cluster=name)
         self.retries = counters.slot("upstream_rq_retry_total", cluster=name)

@@ -88,7 +88,7 @@ class RequestPolicy:
     def _add_client(self, head: RequestHead, client: str) -> None:
         """Our client's address goes behind what it claims in x-forwarded-for."""
         if self._append_client:
-            address = client.rpartition(":")[0].encode()
+            address = client.rpartition(":")[0].strip("[]").encode()
             claimed = find(head.headers, b"x-forwarded-for")
             if claimed is not None:
                 head.headers = [pair for pair in head.headers if pair[0] != b"x-forwarded-for"]

@@ -78,7 +78,9 @@ def classify(name: bytes) -> tuple[bytes, int]:
     if known is None:
         lower = name.lower()
         known = (lower, KINDS.get(lower, PLAIN))
-        if len(_spellings) < _MAX_INTERNED and len(name) <= 64:
+        if len(name) <= 64:
+            if len(_spellings) >= _MAX_INTERNED:
+                _spellings.clear()
             _spellings[name] = known
     return known
 

@@ -67,6 +67,16 @@ class RequestHead:
         if lifted is not None:
             value: bytes | None = getattr(self, lifted)
             return value
+        if name == b"upgrade":
+            return self.upgrade or None
+        if name == b"expect":
+            return b"100-continue" if self.expect_continue else None
+        if name == b"te":
+            return b"trailers" if self.te_trailers else None
+        if name == b"transfer-encoding":
+            return b"chunked" if self.length == CHUNKED else None
+        if name == b"content-length":
+            return b"%d" % self.length if self.length > 0 else None
         return find(self.headers, name)
 
 

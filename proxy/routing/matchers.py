@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from proxy.config.model import StringMatcher
@@ -27,10 +26,25 @@ class Request(Protocol):
 Predicate = Callable[[Request], bool]
 
 
+def _regex(pattern: str) -> Callable[[bytes], Any]:
+    """A match of the whole value, by RE2 as in Envoy: in time linear in the value, whatever the pattern. Raises
+    ValueError. Imported here because few configurations have one."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern.encode(), options)
+    except re2.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression of RE2: {error}") from None
+    fullmatch: Callable[[bytes], Any] = compiled.fullmatch
+    return fullmatch
+
+
 def string(matcher: StringMatcher) -> Callable[[bytes], bool]:
     """A predicate over a value (envoy.type.matcher.v3.StringMatcher). A regex matches the whole value."""
     if matcher.kind == "safe_regex":
-        fullmatch = re.compile(matcher.value.encode()).fullmatch
+        fullmatch = _regex(matcher.value)
         return lambda value: fullmatch(value) is not None
     wanted = matcher.value.encode()
     if matcher.ignore_case:
@@ -84,7 +98,7 @@ def path(match: RouteMatch) -> Predicate | None:
     if match.kind == "connect_matcher":  # the table gives it nothing but CONNECT
         return None
     if match.kind == "safe_regex":
-        fullmatch = re.compile(match.value.encode()).fullmatch
+        fullmatch = _regex(match.value)
         return lambda head: fullmatch(head.path) is not None
     value = match.value.encode()
     if match.kind == "prefix" and value in (b"", b"/"):

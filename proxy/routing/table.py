@@ -209,7 +209,9 @@ class RouteTable(Generic[Target]):
                         break
                 else:
                     routes = self._default
-        if len(self._cache) < _MAX_CACHED_HOSTS and len(authority) <= 256:
+        if len(authority) <= 261:
+            if len(self._cache) >= _MAX_CACHED_HOSTS:
+                self._cache.clear()
             self._cache[authority] = routes
         return routes
 

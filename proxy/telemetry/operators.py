@@ -265,11 +265,15 @@ class RemoteAddress(Text):
         return record.downstream_address()
 
 
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
 class RemoteHost(Text):
     __slots__ = ()
 
     def value(self, record: Record) -> str:
-        return record.downstream_address().rpartition(":")[0]
+        return _host(record.downstream_address())
 
 
 class DirectAddress(Text):
@@ -285,7 +289,7 @@ class DirectHost(Text):
     __slots__ = ()
 
     def value(self, record: Record) -> str:
-        return record.direct_address().rpartition(":")[0]
+        return _host(record.direct_address())
 
 
 class TraceId(Field):

@@ -17,7 +17,7 @@ from proxy.http.headers import Headers
 from proxy.http.heads import ResponseHead
 from proxy.worker.connection import ClientConnection
 from proxy.worker.exchange import Exchange
-from proxy.worker.peer import Peer, PeerError
+from proxy.worker.peer import Peer
 from proxy.worker.reset import poll_again
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Downstream(ClientConnection):
                 peer = Peer(ssl_object, state.context is not None and state.context.verifies)
                 if peer.presented or state.requires_peer:
                     state.verify(peer)
-            except PeerError as error:
+            except Exception as error:  # whatever it is: who has not passed does not get in
+                self._lingering = True
                 slot.refused(self.address, error)
                 transport.abort()
                 return
@@ -149,6 +150,7 @@ class Downstream(ClientConnection):
             self.exchange = exchange = Exchange(self, state, message)
             if state.max_requests_per_connection:
                 self._count_request(state.max_requests_per_connection)
+            self._body_due = 0.0
             if not message.done:
                 timeout = state.config.request_timeout
                 self._body_due = exchange.started + timeout if timeout else 0.0
@@ -264,6 +266,7 @@ class Downstream(ClientConnection):
 
     def switch(self) -> None:
         """What the client sends from now on is the upstream's, whatever it means."""
+        self._body_due = 0.0
         self.reader.tunnel()
         if self._client_ended:
             self.reader.end()

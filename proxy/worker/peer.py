@@ -51,6 +51,8 @@ def _read(der: bytes) -> Certificate:
         try:
             os.write(fd, ssl.DER_cert_to_PEM_cert(der).encode())
             known = Certificate(ssl._ssl._test_decode_cert(f"/proc/self/fd/{fd}"))  # type: ignore[attr-defined]
+        except (ValueError, KeyError) as error:  # names that are not UTF-8, for one
+            raise PeerError("bad_san", f"certificate that cannot be read: {error}") from None
         finally:
             os.close(fd)
         if len(_known) >= _MAX_KNOWN:

@@ -50,9 +50,7 @@ class Pool:
         cluster.pending += 1
         exchange.waiting = True
         endpoint.waiters[exchange] = None
-        # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
-        if cluster.connections < limits.max_connections or endpoint.connections == 0:
-            self._open(cluster, endpoint)
+        self._serve_waiters(cluster, endpoint)
 
     def _open(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         cluster.connections += 1
@@ -202,13 +200,20 @@ class Pool:
         if connection in endpoint.idle:
             endpoint.idle.remove(connection)
         self._serve_waiters(cluster, endpoint)
+        # Room that is left goes to the endpoints whose waiters found none, oldest first.
+        while cluster.starved and cluster.connections < cluster.config.circuit_breakers.max_connections:
+            other = next(iter(cluster.starved))
+            del cluster.starved[other]
+            self._serve_waiters(cluster, other)
 
     def _serve_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Each who still waits must have a connection on its way, as far as the limits allow."""
         if endpoint.connecting < len(endpoint.waiters):
-            limits = cluster.config.circuit_breakers
-            if cluster.connections < limits.max_connections or endpoint.connections == 0:
+            # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
+            if endpoint.connections == 0 or cluster.connections < cluster.config.circuit_breakers.max_connections:
                 self._open(cluster, endpoint)
+            else:
+                cluster.starved[endpoint] = None
 
     def endpoint_failed(self, cluster: ClusterState, endpoint: Endpoint, status: int) -> None:
         """Count a failure; an ejected endpoint comes back by a timer."""

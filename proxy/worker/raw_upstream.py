@@ -63,8 +63,8 @@ class RawUpstream(Upstream):
         if secured is not None:
             try:
                 self._pool.identify(self, secured)
-            except PeerError as error:
-                self._refused = error
+            except Exception as error:
+                self._refused = error if isinstance(error, PeerError) else PeerError("other", str(error))
                 transport.abort()
                 return
         self._pool.counters.values[self.cluster.connections_total] += 1

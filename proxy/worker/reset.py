@@ -10,14 +10,24 @@ from __future__ import annotations
 import socket
 from typing import Any, Final
 
+_ESTABLISHED: Final = 1
 _CLOSE: Final = 7
-"""tcpi_state (linux/tcp.h): the connection was reset."""
+"""tcpi_state (linux/tcp.h)."""
+
+
+def _state(sock: Any) -> int:
+    info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return info[0]
 
 
 def was_reset(sock: Any) -> bool:
     """Whether the peer has reset the connection of this socket or TransportSocket."""
-    state: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return state[0] == _CLOSE
+    return _state(sock) == _CLOSE
+
+
+def is_open(sock: Any) -> bool:
+    """Whether neither side has ended the connection."""
+    return _state(sock) == _ESTABLISHED
 
 
 def poll_again(transport: Any) -> None:

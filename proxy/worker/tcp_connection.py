@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from proxy import errors
 from proxy.cluster.state import ClusterState, Endpoint
 from proxy.worker import tls
-from proxy.worker.peer import Peer, PeerError
+from proxy.worker.peer import Peer
 from proxy.worker.tcp_leg import Leg, TlsLeg
 from proxy.worker.tcp_record import TcpRecord
 from proxy.worker.tcp_relay import Direction, Relay
@@ -117,7 +117,7 @@ class TcpConnection(Relay):
             peer = Peer(leg.ssl_object, state.context is not None and state.context.verifies)
             if peer.presented or state.requires_peer:
                 state.verify(peer)
-        except (OSError, PeerError) as error:
+        except Exception as error:  # whatever it is: who has not passed does not get in
             self._refuse(error)
             return
         self._unwatch()
@@ -205,7 +205,7 @@ class TcpConnection(Relay):
                 identity = peer.identity if transport.verified else ""
                 slot = self.counters.slot("upstream_tls_handshake_total", cluster=cluster.name, peer=identity)
                 self.counters.values[slot] += 1
-        except (OSError, PeerError) as error:
+        except Exception as error:  # whatever it is: who has not passed does not get in
             self._attempt_failed(error)
             return
         self._relay()

@@ -13,7 +13,7 @@ from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 from proxy.worker import tls
-from proxy.worker.reset import poll_again, was_reset
+from proxy.worker.reset import is_open, poll_again
 from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class Upstream(Timed):
             or not message.head.keep_alive
             or self.reader.excess
             or not self.sent_all
+            or self.write_paused  # it was answered without being read; nobody would pause the next request's body
             or self.endpoint.removed
             or (limit and self._requests >= limit)
             or (self._expires and self._expires <= monotonic())
@@ -152,8 +153,8 @@ class Upstream(Timed):
 
     @property
     def dead(self) -> bool:
-        """Whether an idle connection was reset, which may not have been heard of (worker.reset)."""
-        return was_reset(self.transport.get_extra_info("socket"))
+        """Whether the peer has ended or reset an idle connection, which may not have been heard of yet."""
+        return not is_open(self.transport.get_extra_info("socket"))
 
     def abort(self) -> None:
         """Close at once; nothing more is told to the exchange. A tunnel is reset, so that its upstream cannot take

@@ -39,6 +39,7 @@ def test_a_tree_of_another_source_is_not_used(tmp_path: Path, monkeypatch: pytes
 
 async def test_workers_run_from_it() -> None:
     async with worker() as one:
+        await one.count("downstream_rq_total")  # it is up
         maps = Path(f"/proc/{one.process.pid}/maps").read_text()  # noqa: ASYNC240
     assert ("__mypyc" in maps) == (compiled.path() is not None)
     if shutil.which("gcc") and os.environ.get(compiled.INTERPRETED) != "1" and os.environ.get("CI"):

@@ -33,6 +33,7 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
 _MAX_CHUNK_LINE: Final = 4096
 _MAX_EXTENSIONS: Final = 16 * 1024
 """Bytes of chunk extensions in one message."""
+_SMALL: Final = 1024
 _ALONE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
 """What nearly every Connection field is, and whether the connection persists then."""
 _OWN_TOKENS: Final = frozenset((b"close", b"keep-alive", b"te", b"upgrade", b"trailer", b"transfer-encoding"))
@@ -46,6 +47,7 @@ class Reader:
         "_connection",
         "_content_length",
         "_extensions",
+        "_first_line",
         "_headers",
         "_host",
         "_left",
@@ -70,6 +72,7 @@ class Reader:
         self._left = 0
         self._partial = bytearray()  # a head, line or trailer section that is not complete
         self._scanned = 0  # how much of it has been searched for its end
+        self._first_line = -1  # where the start line of an incomplete head ends, once it does
         self._rest = b""  # what follows a complete message, from `_at` on
         self._at = 0
         self._extensions = 0
@@ -172,7 +175,12 @@ class Reader:
             self._left = left - size + at
             return size
         end = at + left
-        message.body.append(data[at:end] if at or end < size else data)
+        chunk = data[at:end] if at or end < size else data
+        body = message.body
+        if left < _SMALL and body and len(body[-1]) < _SMALL:
+            body[-1] += chunk  # many tiny chunks must not become as many objects
+        else:
+            body.append(chunk)
         self._left = 0
         if self._state == FIXED:
             self._end()
@@ -254,6 +262,7 @@ class Reader:
     # ---- what is not complete
 
     def _keep(self, data: bytes, at: int) -> int:
+        self._first_line = -1
         self._partial += data[at:] if at else data
         whole = self._partial_is_whole()
         assert not whole, "it was searched for its end, and there was none"
@@ -281,7 +290,9 @@ class Reader:
                 raise ProtocolError("a line that ends in LF alone (RFC 9112 §2.2)")
             newline = partial.find(b"\n", newline + 1)
         if state == HEAD:
-            first = partial.find(b"\r\n")
+            first = self._first_line
+            if first < 0:
+                first = self._first_line = partial.find(b"\r\n", max(scanned - 1, 0))
             if size > self._max_size + 3:
                 raise self._head_too_large(first)
             if first < 0:

@@ -112,7 +112,7 @@ class RequestReader(Reader):
                 # Two of them: the trace is broken, restart it (W3C Trace Context §3.2).
                 head.traceparent = value if head.traceparent is None else b""
             elif kind == names.REQUEST_ID:
-                head.request_id = value
+                head.request_id = value or None
             elif kind == names.FORWARDED_PROTO:
                 head.forwarded_proto = value
             else:
@@ -204,16 +204,19 @@ def _checked(host: bytes) -> bytes:
     """RFC 3986 §3.2.2 and §3.2.3, without userinfo (RFC 9110 §4.2.4) and without commas, which would make a list of
     it. Hosts that passed are remembered, within a bound."""
     if host not in _hosts:
-        if _HOST.fullmatch(host) is None:
+        if len(host) > _MAX_HOST or _HOST.fullmatch(host) is None:
             raise ProtocolError("no valid host (RFC 9112 §3.2)")
-        if len(_hosts) < _MAX_HOSTS and len(host) <= 256:
-            _hosts.add(host)
+        if len(_hosts) >= _MAX_HOSTS:
+            _hosts.clear()
+        _hosts.add(host)
     return host
 
 
 _NAME: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
 _HOST: Final = re.compile(rb"(?:" + _NAME + rb"(?::[0-9]{0,5})?)?")
 _CONNECT_TO: Final = re.compile(_NAME + rb":[0-9]{1,5}")
+_MAX_HOST: Final = 261
+"""A name's 255 octets (RFC 1035 §2.3.4) and a port."""
 _MAX_HOSTS: Final = 4096
 _hosts: set[bytes] = set()
 

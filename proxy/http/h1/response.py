@@ -109,6 +109,9 @@ class ResponseReader(Reader):
         self.message = message = ResponseMessage(head)
         if self._method == b"HEAD":
             length = 0
+        elif self._upgrade == CONNECT and status < 300:  # RFC 9112 §6.3: a tunnel, whatever the fields say
+            head.upgrade = CONNECT
+            head.length = length = UNTIL_CLOSE
         elif status == 304:  # RFC 9112 §6.3: no body; its fields describe that of the 200
             if length == CHUNKED:
                 head.length = UNTIL_CLOSE
@@ -117,9 +120,6 @@ class ResponseReader(Reader):
             if length == CHUNKED or length > 0:
                 raise ProtocolError("content in a 204 response (RFC 9112 §6.1, RFC 9110 §8.6)")
             length = 0
-        elif self._upgrade == CONNECT and status < 300:  # RFC 9112 §6.3: a tunnel, whatever the fields say
-            head.upgrade = CONNECT
-            head.length = length = UNTIL_CLOSE
         if length == UNTIL_CLOSE:
             head.keep_alive = False
         self._frame(message, length)
