@@ -75,10 +75,18 @@ def decode_string_matcher(reader: Reader) -> StringMatcher:
 _HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
+_UNSEEN = frozenset(
+    (":scheme", "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization")
+)
+"""What routing does not see: fields that end at each hop (RFC 9110 §7.6.1), and what has no place in the model."""
+
+
 def _header_name(reader: Reader) -> str:
     name = reader.required("name")
     if name and not _HEADER_NAME.fullmatch(name):
         reader.error(f"{name!r} is not the name of a header", "name")
+    elif name.lower() in _UNSEEN:
+        reader.error(f"{name!r} is not seen by routes: it would never match", "name")
     return name.lower()
 
 

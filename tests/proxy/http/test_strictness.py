@@ -225,3 +225,19 @@ def test_http10_upstreams() -> None:
     assert plain is not None
     assert kept is not None
     assert (plain.head.keep_alive, kept.head.keep_alive) == (False, True)
+
+
+def test_routes_see_what_was_lifted_out_of_the_fields() -> None:
+    head = request(
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: WebSocket\r\nte: trailers\r\nx-request-id:\r\n\r\n"
+    ).head
+    assert (head.find(b"upgrade"), head.find(b"te"), head.find(b"x-request-id")) == (b"websocket", b"trailers", None)
+    head = request(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nab").head
+    assert (head.find(b"content-length"), head.find(b"expect")) == (b"2", b"100-continue")
+    assert head.find(b"transfer-encoding") is None
+
+
+def test_many_tiny_chunks_are_few_objects() -> None:
+    message = request(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * 40_000)
+    assert sum(map(len, message.body)) == 80_000
+    assert len(message.body) < 100

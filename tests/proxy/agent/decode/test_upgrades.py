@@ -112,3 +112,16 @@ def test_what_is_refused(place: str, configs: list[dict[str, Any]], path: str, w
         decode_bootstrap(json.dumps(changed(place, upgrade_configs=configs)), "boot.json")
     assert error.value.path == path
     assert words in error.value.message
+
+
+@pytest.mark.parametrize("name", ["Connection", ":scheme", "proxy-authorization"])
+def test_a_match_on_what_routes_do_not_see_is_refused(name: str) -> None:
+    match = {"prefix": "/", "headers": [{"name": name, "present_match": True}]}
+    with pytest.raises(DecodeError, match=r"match\.headers\[0\]\.name: .* would never match"):
+        route(changed("route", match=match))
+
+
+def test_a_match_on_upgrade_is_none_of_them() -> None:
+    match = {"prefix": "/", "headers": [{"name": "upgrade", "string_match": {"exact": "websocket"}}]}
+    (header,) = route(changed("route", match=match)).match.headers
+    assert header.name == "upgrade"
