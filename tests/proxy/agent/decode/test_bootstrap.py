@@ -346,8 +346,8 @@ def test_a_passphrase_two_certificates_or_no_ca_are_refused(pki: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hop", "in", "out"])
-def test_the_yardsticks_bootstraps(name: str, pki: Path) -> None:
-    text = (DATA / f"yardstick-{name}.yaml").read_text().replace("{dir}", str(pki))
+def test_bootstraps_that_both_proxies_are_measured_with(name: str, pki: Path) -> None:
+    text = (DATA / f"measured-{name}.yaml").read_text().replace("{dir}", str(pki))
     found = decode_bootstrap(text, f"{name}.yaml")
     (listener,) = found.snapshot.listeners.values()
     (cluster,) = found.snapshot.clusters.values()
