@@ -44,7 +44,7 @@ class Endpoint:
         self.connecting = 0
         self.removed = False
         self.health = outlier.Health()
-        self.idle: list[Any] = []
+        self.idle: dict[Any, None] = {}
         self.waiters: OrderedDict[Any, None] = OrderedDict()  # a set in order: whoever gives up leaves in O(1)
 
 

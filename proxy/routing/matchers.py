@@ -26,7 +26,7 @@ class Request(Protocol):
 Predicate = Callable[[Request], bool]
 
 
-def _regex(pattern: str) -> Callable[[bytes], Any]:
+def regex(pattern: str) -> Callable[[bytes], Any]:
     """A match of the whole value, by RE2 as in Envoy: in time linear in the value, whatever the pattern. Raises
     ValueError. Imported here because few configurations have one."""
     import re2
@@ -35,8 +35,8 @@ def _regex(pattern: str) -> Callable[[bytes], Any]:
     options.log_errors = False
     try:
         compiled = re2.compile(pattern.encode(), options)
-    except re2.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression of RE2: {error}") from None
+    except re2.error as error:  # whose text comes as bytes
+        raise ValueError(error.args[0].decode("utf-8", "replace")) from None
     fullmatch: Callable[[bytes], Any] = compiled.fullmatch
     return fullmatch
 
@@ -44,7 +44,7 @@ def _regex(pattern: str) -> Callable[[bytes], Any]:
 def string(matcher: StringMatcher) -> Callable[[bytes], bool]:
     """A predicate over a value (envoy.type.matcher.v3.StringMatcher). A regex matches the whole value."""
     if matcher.kind == "safe_regex":
-        fullmatch = _regex(matcher.value)
+        fullmatch = regex(matcher.value)
         return lambda value: fullmatch(value) is not None
     wanted = matcher.value.encode()
     if matcher.ignore_case:
@@ -98,7 +98,7 @@ def path(match: RouteMatch) -> Predicate | None:
     if match.kind == "connect_matcher":  # the table gives it nothing but CONNECT
         return None
     if match.kind == "safe_regex":
-        fullmatch = _regex(match.value)
+        fullmatch = regex(match.value)
         return lambda head: fullmatch(head.path) is not None
     value = match.value.encode()
     if match.kind == "prefix" and value in (b"", b"/"):

@@ -112,7 +112,7 @@ class ClientConnection(Timed):
     def _rest(self, now: float) -> None:
         """Between requests."""
         self.idle_since = now
-        idle = self._slot.state.config.idle_timeout
+        idle = self._slot.state.idle_timeout
         self.deadline = now + idle if idle else 0.0
         if self._expires and (not idle or self._expires < self.deadline):
             self.deadline = self._expires

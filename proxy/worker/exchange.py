@@ -125,7 +125,7 @@ class Exchange(Recovery):
         repeatable = self.head.method in retry.IDEMPOTENT  # what is not must not be lost on a connection that is gone
         # After a stale connection only a fresh one will do: its siblings are likely as dead.
         while idle and not self._stale_retried:
-            connection: Upstream = idle.pop()
+            connection: Upstream = idle.popitem()[0]
             if connection.usable and not connection.transport.is_closing():
                 if not repeatable and connection.dead:
                     connection.abort()

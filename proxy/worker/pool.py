@@ -175,7 +175,7 @@ class Pool:
         if endpoint.removed:
             connection.abort()
             return
-        endpoint.idle.append(connection)
+        endpoint.idle[connection] = None
         connection.rest()
 
     def _next_waiter(self, cluster: ClusterState, endpoint: Endpoint) -> Exchange | None:
@@ -197,8 +197,7 @@ class Pool:
         cluster, endpoint = connection.cluster, connection.endpoint
         cluster.connections -= 1
         endpoint.connections -= 1
-        if connection in endpoint.idle:
-            endpoint.idle.remove(connection)
+        endpoint.idle.pop(connection, None)
         self._serve_waiters(cluster, endpoint)
         # Room that is left goes to the endpoints whose waiters found none, oldest first.
         while cluster.starved and cluster.connections < cluster.config.circuit_breakers.max_connections:
@@ -228,6 +227,6 @@ class Pool:
 
     def retire(self, endpoint: Endpoint) -> None:
         """The endpoint is gone from its cluster: close what is idle; what is in use ends with its request."""
-        idle, endpoint.idle = endpoint.idle, []
+        idle, endpoint.idle = endpoint.idle, {}
         for connection in idle:
             connection.abort()

@@ -62,6 +62,7 @@ class ListenerState:
         "handshake_timeout",
         "handshakes",
         "head_timeout",
+        "idle_timeout",
         "inbound",
         "keep_request_id",
         "latency",
@@ -105,6 +106,7 @@ class ListenerState:
         self.requires_peer = context is not None and context.requires
         self.own_uri = own_uri
         self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
+        self.idle_timeout = config.idle_timeout
         self.inbound = listener.traffic_direction == "INBOUND"
         defaults = Defaults(config.stream_idle_timeout, config.max_stream_duration, compile_header_value)
         self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__, defaults)

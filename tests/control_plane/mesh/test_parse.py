@@ -100,7 +100,7 @@ ROUTE = HEAD + "routes:\n  - backendRefs: [{name: cart}]\n    "
         (ROUTE + "matches: [{path: {value: /a/..}}]", "0.yaml:5:22: routes[0].matches[0].path: a path cannot end"),
         (
             ROUTE + "matches: [{path: {type: RegularExpression, value: '(?=a)'}}]",
-            "0.yaml:5:22: routes[0].matches[0].path: the regular expression uses look-around, which RE2 (Envoy) does",
+            "0.yaml:5:22: routes[0].matches[0].path: the regular expression is not one that RE2 takes: invalid perl operator: (?=",
         ),
         (
             ROUTE + "matches: [{headers: [{name: a, value: 1}]}]",

@@ -1,4 +1,4 @@
-"""Patterns that mean the same in RE2 and in Python."""
+"""Patterns that RE2 takes, and the words for others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from control_plane.mesh.regex import refusal
 
 
 @pytest.mark.parametrize(
-    "pattern", ["/[a-z]+/x", r"\d{1,1000}", "(?i:a)b", "(?P<n>x)", "[*+]+", r"\\1", r"a\\Z", "a|b", "^a$", "(?s).*?"]
+    "pattern",
+    [
+        "/[a-z]+/x",
+        r"\d{1,1000}",
+        "(?i:a)b",
+        "(?P<n>x)",
+        "[*+]+",
+        r"\\1",
+        r"a\\Z",
+        "a|b",
+        "^a$",
+        "(?s).*?",
+        "[[:alpha:]]",
+        "é",
+    ],
 )
 def test_good(pattern: str) -> None:
     assert refusal(pattern) is None
@@ -17,22 +31,17 @@ def test_good(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("(", "is not a regular expression"),
-        ("(?=a)", "look-around"),
-        ("(?<!a)b", "look-around"),
-        (r"(a)\1", "a back-reference"),
-        ("(?P<n>a)(?P=n)", "a back-reference"),
-        ("(a)?(?(1)b|c)", "a conditional group"),
-        ("(?>a)", "an atomic group"),
-        ("a++", "a possessive repeat"),
-        ("a{1001}", "more than 1000"),
-        ("(a{2,1001})*", "more than 1000"),
+        ("(", "missing )"),
+        ("(?=a)", "(?="),
+        ("(?<!a)b", "(?<"),
+        (r"(a)\1", r"\1"),
+        ("(?P<n>a)(?P=n)", "(?P"),
+        ("(?>a)", "(?>"),
+        ("a++", "++"),
+        ("(a{2,1001})*", "{2,1001}"),
         (r"a\Z", r"\Z"),
-        ("(?x) a", "(?x)"),
-        ("(?#c)a", "(?#"),
-        ("[[:alpha:]]", "is not supported"),
-        ("é", "is not ASCII"),
-        ("(" * 5000 + ")" * 5000, "is not a regular expression"),
+        ("(?x) a", "(?x"),
+        ("(" * 5000 + ")" * 5000, "longer than 4096"),
     ],
 )
 def test_bad(pattern: str, reason: str) -> None:

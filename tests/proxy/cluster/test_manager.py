@@ -85,7 +85,7 @@ def test_endpoints_keep_their_objects_and_take_over_what_changed() -> None:
     mesh.apply(snapshot({"a": "a"}, {"a": (1, 2)}))
     first, second = mesh.manager.clusters["a"].endpoints.values()
     first.active = 7
-    first.idle.append("a connection")
+    first.idle["a connection"] = None
     changed = replace(
         mesh.snapshot,
         assignments={"a": LoadAssignment("a", (EndpointConfig(Address("10.0.0.1", 1), 5, False, (("v", "2"),)),))},
@@ -93,7 +93,7 @@ def test_endpoints_keep_their_objects_and_take_over_what_changed() -> None:
     assert mesh.apply(changed) == [second]
     assert list(mesh.manager.clusters["a"].endpoints.values()) == [first]
     assert (first.weight, first.healthy, first.active) == (5, False, 7)
-    assert first.idle == ["a connection"]
+    assert list(first.idle) == ["a connection"]
     assert mesh.manager.clusters["a"].picker.pick() is None  # the only one is not healthy
 
 
