@@ -16,11 +16,6 @@ class Summary:
     low: float
     high: float
 
-    @property
-    def spread(self) -> float:
-        """Half the range, as a share of the median; 0 for a median of 0."""
-        return (self.high - self.low) / 2 / abs(self.median) if self.median else 0.0
-
 
 def summary(values: Sequence[float]) -> Summary:
     """Median, least and greatest."""
