@@ -24,6 +24,8 @@ from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPES, Re
 
 MAX_NAMES = 16_384  # resource names in one request
 MAX_NAME = 1024  # characters
+MAX_EARLIER = 16
+"""Refused selections that are remembered beside the last one, per type."""
 MAX_REASON = 2048  # characters of a NACK's reason that are kept
 RATE = 200.0  # requests a second, sustained; a client that sends more is read more slowly
 BURST = 500.0
@@ -69,6 +71,7 @@ class Subscription:
     acked: Selection | None = None
     pending: bool = False  # `sent` is neither acknowledged nor refused yet
     refused: Selection | None = None  # the last NACK, until a later ACK
+    earlier: tuple[Selection, ...] = ()  # those before it: a client that takes what is good in each may hold parts
     error: str = ""
     owed: bool = False  # names were added: answer even if nothing changed
 
@@ -80,6 +83,7 @@ class Subscription:
             yield self.sent
         if self.refused is not None:
             yield self.refused
+        yield from self.earlier
 
     def has(self, name: str) -> bool:
         """The client certainly has it: acknowledged, and not taken away since."""
@@ -147,9 +151,11 @@ class Stream:
             subscription.pending = False
             if request.error is None:
                 self.counters.acks[request.type_url] += 1
-                subscription.acked, subscription.refused = subscription.sent, None
+                subscription.acked, subscription.refused, subscription.earlier = subscription.sent, None, ()
             else:
                 self.counters.nacks[request.type_url] += 1
+                if subscription.refused is not None:
+                    subscription.earlier = (subscription.refused, *subscription.earlier)[:MAX_EARLIER]
                 subscription.refused = subscription.sent
                 nack = request.error[:MAX_REASON] or "no reason given"
             subscription.error = nack

@@ -184,3 +184,37 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
+
+
+def test_what_a_refusal_before_the_last_one_named_is_not_taken_away() -> None:
+    """A client that takes what is good in each refused listener update still names cluster b from the first of two."""
+    stream = Stream(GOOD)
+    nonces: dict[str, str] = {}
+
+    def serve(**errors: str) -> dict[str, Response]:
+        """Answer everything that is sent, until nothing is; the last response of each type."""
+        seen: dict[str, Response] = {}
+        while sent := stream.responses(100.0):
+            for response in sent:
+                kind = response.type_url
+                seen[kind], nonces[kind] = response, response.nonce
+                error = errors.get("listeners") if kind == LISTENER else None
+                names = ("a", "b") if kind == ENDPOINT else ()
+                stream.receive(Request(kind, names, "", response.nonce, error))
+        return seen
+
+    stream.receive(Request(CLUSTER, (), "", "", None))
+    stream.receive(Request(ENDPOINT, ("a", "b"), "", "", None))
+    stream.receive(Request(LISTENER, (), "", "", None))
+    serve()
+    both = {"a": "", "b": ""}
+    stream.update(make(both, both, set(), {"b"}, "", "1"))
+    (listener,) = serve(listeners="refused in part")[LISTENER].selection.by_name.values()
+    assert (CLUSTER, "b") in listener.references
+    stream.update(make(both, both, set(), set(), "", "2"))
+    assert LISTENER in serve(listeners="refused again")
+    stream.update(make({"a": ""}, {"a": ""}, set(), set(), "", "2"))
+    clusters = serve().get(CLUSTER)
+    assert clusters is None or "b" in clusters.selection.by_name
+    stream.update(make({"a": ""}, {"a": ""}, set(), set(), "", "3"))
+    assert set(serve()[CLUSTER].selection.by_name) == {"a"}  # an acknowledged listener ends it
