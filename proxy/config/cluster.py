@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, UpstreamTls
 
 
@@ -52,6 +53,9 @@ class Cluster:
     # Of a response.
     max_headers_count: int = 100
     max_response_headers_bytes: int = 60 * 1024
+    # HttpProtocolOptions: explicit_http_config; DOWNSTREAM (use_downstream_protocol_config): what the request came by.
+    protocol: Literal["HTTP1", "HTTP2", "DOWNSTREAM"] = "HTTP1"
+    http2: Http2Options = HTTP2_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)

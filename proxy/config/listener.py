@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, DownstreamTls
 from proxy.config.route import RouteConfiguration, WeightedCluster
 
+Codec = Literal["AUTO", "HTTP1", "HTTP2"]
 ClientCertDetails = Literal["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
 EscapedSlashesAction = Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
 UnderscoresAction = Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"]
@@ -87,6 +89,9 @@ class HttpConnectionManager:
     allow_absolute_url: bool = True
     accept_http_10: bool = False
     default_host_for_http_10: str = ""
+    # AUTO: by ALPN under TLS, else by the connection's first bytes.
+    codec: Codec = "AUTO"
+    http2: Http2Options = HTTP2_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
