@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 Headers = list[tuple[bytes, bytes]]
 """(lower-case name, value) in wire order; several of a name stay apart."""
@@ -25,6 +25,31 @@ UNSENT: Final = 12
 TE: Final = 13
 SERVER: Final = 14
 DATE: Final = 15
+# HTTP/2 only: the pseudo-header fields (RFC 9113 §8.3, RFC 8441 §4), and what RFC 9113 §8.2.1 calls malformed: a name
+# or a value that must not be, or a pseudo-header field that nothing defines.
+METHOD: Final = 16
+SCHEME: Final = 17
+PATH: Final = 18
+AUTHORITY: Final = 19
+STATUS: Final = 20
+PROTOCOL: Final = 21
+MALFORMED: Final = 22
+
+
+class Field:
+    """A header field, read, checked and classified: `pair` is (lower-case name, value), `kind` is one of the above.
+
+    `size` is what it counts in HPACK, in octets (RFC 7541 §4.1); 0 for a field of HTTP/1.1.
+    """
+
+    __slots__ = ("kind", "pair", "size")
+
+    def __init__(self, pair: Any, kind: int, size: int = 0) -> None:
+        # Typed Any so that the compiled form hands on the tuple as it is, and does not unpack and pack it again.
+        self.pair: Any = pair
+        self.kind = kind
+        self.size = size
+
 
 UNSENT_HEADER: Final = b"x-pillion-unsent"
 """On a 503 between two sidecars: the request never reached the app, so it may safely go elsewhere."""

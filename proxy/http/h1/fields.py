@@ -6,11 +6,11 @@ Peers send the same lines again and again, so lines that were valid once are rem
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from proxy import errors
 from proxy.errors import ErrorKind
-from proxy.http.headers import REQUEST_ID, SECRET, SPELLINGS, TRACEPARENT, classify
+from proxy.http.headers import REQUEST_ID, SECRET, SPELLINGS, TRACEPARENT, Field, classify
 
 
 class ProtocolError(Exception):
@@ -21,24 +21,13 @@ class ProtocolError(Exception):
         self.kind = kind
 
 
-class Line:
-    """A field line, read: `pair` is (lower-case name, value). `kind`: see proxy.http.headers."""
-
-    __slots__ = ("kind", "pair")
-
-    def __init__(self, pair: Any, kind: int) -> None:
-        # Typed Any so that the compiled form hands on the tuple as it is, and does not unpack and pack it again.
-        self.pair: Any = pair
-        self.kind = kind
-
-
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110 §5.6.2."""
 _CONTROLS: Final = bytes(octet for octet in range(128) if (octet < 32 and octet != 9) or octet == 127)
 """What no line may hold: with CR, LF or NUL inside, two readers could see different lines (RFC 9110 §5.5)."""
 _MAX_LINES: Final = 2048
 _MAX_LINE: Final = 200
-_lines: dict[bytes, Line] = {}
+_lines: dict[bytes, Field] = {}
 LINES: Final = _lines
 """The lines that were read lately, for callers that inline the common case of read_line."""
 
@@ -57,7 +46,7 @@ def _what_is_wrong(line: bytes) -> str:
     return "a control character (RFC 9110 §5.5)"
 
 
-def read_line(line: bytes) -> Line:
+def read_line(line: bytes) -> Field:
     """One field line. Raises ProtocolError."""
     known = _lines.get(line)
     if known is not None:
@@ -68,7 +57,7 @@ def read_line(line: bytes) -> Line:
         raise ProtocolError(_no_field(line))
     name = line[:colon]
     lower, kind = SPELLINGS.get(name) or _spelling(name, line)
-    found = Line((lower, line[colon + 1 :].strip(b" \t")), kind)
+    found = Field((lower, line[colon + 1 :].strip(b" \t")), kind)
     # What differs with every request, and what is secret, would only take the place of others.
     if len(line) <= _MAX_LINE and kind != TRACEPARENT and kind != REQUEST_ID and lower not in SECRET:
         if len(_lines) >= _MAX_LINES:
