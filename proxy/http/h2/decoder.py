@@ -1,0 +1,204 @@
+"""HPACK decoding (RFC 7541): header blocks to fields.
+
+The dynamic table holds fields that were checked and classified when they came, so a reference to one costs a lookup.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.http.h2 import huffman
+from proxy.http.h2.fields import kind_of, make_field
+from proxy.http.h2.static_table import FIELDS
+from proxy.http.headers import Field
+
+_STATIC: Final = 61
+_MAX_INTEGER: Final = 1 << 31
+_MAX_CONTINUATION: Final = 5
+_GONE: Final = Field((b"", b""), 0)
+_COMPACT: Final = 64
+"""Evicted entries that may lie in front of the table before the list is shortened."""
+
+
+class HpackError(Exception):
+    """A header block that cannot be decoded: the connection's tables are lost (COMPRESSION_ERROR, RFC 9113 §4.3)."""
+
+
+class Decoder:
+    """One direction of a connection. `max_table_size` is our SETTINGS_HEADER_TABLE_SIZE, in octets."""
+
+    __slots__ = ("_at", "_entries", "_first", "_limit", "_max", "_required", "_size", "overflow", "sensitive")
+
+    def __init__(self, max_table_size: int) -> None:
+        self._entries: list[Field] = []  # the newest last
+        self._first = 0  # of _entries: those before it were evicted
+        self._size = 0
+        self._max = max_table_size  # what the peer's encoder says that it uses
+        self._limit = max_table_size  # what it may use
+        self._required = -1  # the size that its next block must begin with, at most; -1: it need not
+        self._at = 0
+        self.overflow = False
+        """The last block held more than was allowed: the fields are not all of it."""
+        self.sensitive: list[bytes] = []
+        """Names of the last block's fields that must never be indexed, here or further on (RFC 7541 §6.2.3)."""
+
+    def limit(self, size: int) -> None:
+        """The peer has acknowledged our SETTINGS_HEADER_TABLE_SIZE (RFC 7541 §4.2)."""
+        self._limit = size
+        if size < self._max and (self._required < 0 or size < self._required):
+            self._required = size
+
+    def decode(self, block: bytes, max_size: int, max_count: int) -> list[Field]:
+        """The fields of one whole block. Beyond `max_size` octets (RFC 7541 §4.1) or `max_count` fields none are kept,
+        but the table goes on as the peer's does. Raises HpackError.
+        """
+        fields: list[Field] = []
+        self.overflow = False
+        if self.sensitive:
+            self.sensitive = []
+        at = 0
+        end = len(block)
+        if self._required >= 0 or (end > 0 and block[0] & 0xE0 == 0x20):
+            at = self._updates(block)
+        left = max_size
+        room = max_count
+        while at < end:
+            octet = block[at]
+            at += 1
+            if octet >= 0x80:  # §6.1
+                index = octet & 0x7F
+                if index == 0x7F:
+                    index = self._integer(block, at, 0x7F)
+                    at = self._at
+                field = self._entry(index) if index > _STATIC or index == 0 else FIELDS[index - 1]
+            else:
+                self._at = at
+                field = self._literal(block, octet)
+                at = self._at
+            left -= field.size
+            room -= 1
+            if left >= 0 and room >= 0:
+                fields.append(field)
+            else:
+                self.overflow = True
+        return fields
+
+    def _entry(self, index: int) -> Field:
+        place = len(self._entries) + _STATIC - index
+        if index == 0 or place < self._first:
+            raise HpackError(f"index {index} is in no table (RFC 7541 §2.3.3)")
+        return self._entries[place]
+
+    def _literal(self, block: bytes, octet: int) -> Field:
+        """The literal that begins with `octet`, before _at (§6.2)."""
+        if octet >= 0x40:
+            mask = 0x3F
+        elif octet >= 0x20:
+            raise HpackError("a table size update that does not begin a block (RFC 7541 §4.2)")
+        else:
+            mask = 0x0F
+        index = octet & mask
+        if index == mask:
+            index = self._integer(block, self._at, mask)
+        if index == 0:
+            name = self._string(block)
+            kind = kind_of(name)
+        else:
+            named = FIELDS[index - 1] if index <= _STATIC else self._entry(index)
+            name = named.pair[0]
+            kind = kind_of(name)
+        field = make_field(name, self._string(block), kind)
+        if octet >= 0x40:
+            self._insert(field)
+        elif octet >= 0x10:
+            self.sensitive.append(name)
+        return field
+
+    def _string(self, block: bytes) -> bytes:
+        """The string literal at _at (§5.2)."""
+        at = self._at
+        if at >= len(block):
+            raise HpackError("a string that is missing (RFC 7541 §5.2)")
+        octet = block[at]
+        length = octet & 0x7F
+        at += 1
+        if length == 0x7F:
+            length = self._integer(block, at, 0x7F)
+            at = self._at
+        end = at + length
+        if end > len(block):
+            raise HpackError("a string that is longer than its block (RFC 7541 §5.2)")
+        self._at = end
+        value = block[at:end]
+        if octet < 0x80:
+            return value
+        decoded = huffman.decode(value)
+        if decoded is None:
+            raise HpackError("EOS or wrong padding in a Huffman string (RFC 7541 §5.2)")
+        return decoded
+
+    def _integer(self, block: bytes, at: int, prefix: int) -> int:
+        """The integer whose prefix was full, and that goes on at `at`; _at is behind it then (§5.1)."""
+        value = prefix
+        shift = 0
+        while at < len(block) and shift < 7 * _MAX_CONTINUATION:
+            octet = block[at]
+            at += 1
+            value += (octet & 0x7F) << shift
+            shift += 7
+            if octet < 0x80:
+                if value > _MAX_INTEGER:
+                    break
+                self._at = at
+                return value
+        raise HpackError("an integer that is too large or not complete (RFC 7541 §5.1)")
+
+    # ---- the dynamic table
+
+    def _updates(self, block: bytes) -> int:
+        """The table size updates that begin a block. Returns where they end (§6.3)."""
+        at = 0
+        while at < len(block) and block[at] & 0xE0 == 0x20:
+            size = block[at] & 0x1F
+            at += 1
+            if size == 0x1F:
+                size = self._integer(block, at, 0x1F)
+                at = self._at
+            if self._required >= 0:
+                if size > self._required:
+                    raise HpackError("a table size above the limit that we lowered (RFC 7541 §4.2)")
+                self._required = -1
+            if size > self._limit:
+                raise HpackError("a table size above our limit (RFC 7541 §6.3)")
+            self._max = size
+            self._evict(size)
+        if self._required >= 0:
+            raise HpackError("no table size update after we lowered the limit (RFC 7541 §4.2)")
+        return at
+
+    def _insert(self, field: Field) -> None:
+        """A field that does not fit empties the table (§4.4)."""
+        if self._size + field.size > self._max:
+            self._evict(self._max - field.size)
+            if field.size > self._max:
+                return
+        self._entries.append(field)
+        self._size += field.size
+
+    def _evict(self, size: int) -> None:
+        """Drop the oldest until they hold no more than `size` octets."""
+        entries = self._entries
+        first = self._first
+        held = self._size
+        while held > size and first < len(entries):
+            held -= entries[first].size
+            entries[first] = _GONE
+            first += 1
+        if first == len(entries):
+            entries.clear()
+            first = 0
+        elif first >= _COMPACT and first * 2 >= len(entries):
+            del entries[:first]
+            first = 0
+        self._first = first
+        self._size = held

@@ -1,0 +1,49 @@
+"""Fields as HTTP/2 has them (RFC 9113 §8.2): checked and classified once, when one is made."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from proxy.http import headers
+from proxy.http.headers import MALFORMED, PLAIN, Field
+
+_PSEUDO: Final[dict[bytes, int]] = {
+    b":method": headers.METHOD,
+    b":scheme": headers.SCHEME,
+    b":path": headers.PATH,
+    b":authority": headers.AUTHORITY,
+    b":status": headers.STATUS,
+    b":protocol": headers.PROTOCOL,
+}
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+"""RFC 9110 §5.6.2, without the capitals (RFC 9113 §8.2.1)."""
+_CONTROLS: Final = bytes(octet for octet in range(128) if (octet < 32 and octet != 9) or octet == 127)
+"""What no value may hold: what HTTP/1.1 may not carry either (RFC 9110 §5.5)."""
+_MAX_NAMES: Final = 4096
+_names: dict[bytes, int] = {}
+NAMES: Final = _names
+"""The kinds of names that were valid, for callers that inline the common case of kind_of."""
+
+
+def kind_of(name: bytes) -> int:
+    """What is done with fields of this name: see proxy.http.headers; MALFORMED when there can be none."""
+    kind = _names.get(name)
+    if kind is not None:
+        return kind
+    valid = _TOKEN.fullmatch(name) is not None
+    kind = headers.KINDS.get(name, PLAIN) if valid else _PSEUDO.get(name, MALFORMED)
+    if len(name) <= 64:
+        if len(_names) >= _MAX_NAMES:
+            _names.clear()
+        _names[name] = kind
+    return kind
+
+
+def make_field(name: bytes, value: bytes, kind: int) -> Field:
+    """The field of a name, whose kind is `kind`, and a value; MALFORMED when the value is none (RFC 9113 §8.2.1)."""
+    if value and (
+        len(value.translate(None, _CONTROLS)) != len(value) or value[0] in (32, 9) or value[len(value) - 1] in (32, 9)
+    ):
+        kind = MALFORMED
+    return Field((name, value), kind, len(name) + len(value) + 32)
