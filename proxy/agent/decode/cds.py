@@ -8,10 +8,12 @@ from google.protobuf.message import Message
 
 from proxy.agent.decode import types
 from proxy.agent.decode.eds import read_endpoints
+from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.reader import Reader, decode, join
-from proxy.agent.decode.tls import decode_upstream_tls
+from proxy.agent.decode.tls import check_alpn, decode_upstream_tls
 from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
+from proxy.config.http2 import Http2Options
 
 _DISCOVERY: dict[str, Literal["STATIC", "STRICT_DNS", "EDS"]] = {
     "STATIC": "STATIC",
@@ -56,13 +58,16 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
     limits = _protocol_options(reader)
+    tls = decode_upstream_tls(reader)
+    if tls is not None and limits.get("protocol") == "HTTP2":
+        check_alpn(reader, tls.alpn_protocols, True, "http2_protocol_options")
     cluster = Cluster(
         name=name,
         discovery=discovery,
         load_assignment=resource,
         connect_timeout=reader.seconds("connect_timeout", 5.0, positive=True),
         lb_policy=reader.enum("lb_policy", _POLICIES),
-        tls=decode_upstream_tls(reader),
+        tls=tls,
         circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
         outlier_detection=_outlier_detection(outlier) if outlier else None,
         **limits,
@@ -159,11 +164,16 @@ class _Limits(TypedDict, total=False):
     max_connection_duration: float
     max_headers_count: int
     max_response_headers_bytes: int
+    protocol: UpstreamProtocol
+    http2: Http2Options
 
 
 def _protocol_options(reader: Reader) -> _Limits:
-    """What typed_extension_protocol_options says."""
+    """What typed_extension_protocol_options says, or the deprecated http2_protocol_options in its place."""
     limits: _Limits = {}
+    deprecated = reader.child("http2_protocol_options")  # what Envoy, too, still takes
+    if deprecated is not None:
+        limits["protocol"], limits["http2"] = "HTTP2", read_http2_options(deprecated)
     entries = reader.value("typed_extension_protocol_options")
     for key in sorted(entries):
         path = join(reader.path, f'typed_extension_protocol_options["{key}"]')
@@ -177,6 +187,8 @@ def _protocol_options(reader: Reader) -> _Limits:
         if found is None:
             continue
         options = found[1]
+        if deprecated is not None:
+            deprecated.error(f"cannot be set together with {_OPTIONS_KEY}")
         common = options.child("common_http_protocol_options")
         if common is not None:
             limits["idle_timeout"] = common.seconds("idle_timeout", 3600.0)
@@ -184,9 +196,5 @@ def _protocol_options(reader: Reader) -> _Limits:
             limits["max_connection_duration"] = common.seconds("max_connection_duration", 0.0)
             limits["max_headers_count"] = common.integer("max_headers_count", 100, 1, _UINT32)
             limits["max_response_headers_bytes"] = common.integer("max_response_headers_kb", 60, 1, 8192) * 1024
-        if options.one_of("upstream_protocol_options", "explicit_http_config") and (
-            explicit := options.child("explicit_http_config")
-        ):
-            explicit.one_of("protocol_config", "http_protocol_options")  # HTTP/1.1, as by default
-            explicit.child("http_protocol_options")
+        limits["protocol"], limits["http2"] = read_upstream_protocol(options)
     return limits

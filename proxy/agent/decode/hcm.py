@@ -6,12 +6,14 @@ from typing import cast
 
 from proxy.agent.decode import types
 from proxy.agent.decode.access_log import decode_access_log
+from proxy.agent.decode.http2 import read_http2_options
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.rds import read_route_configuration
 from proxy.agent.decode.reader import Reader
 from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.listener import (
     ClientCertDetails,
+    Codec,
     EscapedSlashesAction,
     HttpConnectionManager,
     HttpFilter,
@@ -20,6 +22,7 @@ from proxy.config.listener import (
 )
 from proxy.config.route import RouteConfiguration
 
+_CODECS: dict[str, Codec] = {"AUTO": "AUTO", "HTTP1": "HTTP1", "HTTP2": "HTTP2"}
 _CLIENT_CERT_DETAILS: dict[str, ClientCertDetails] = {
     "SANITIZE": "SANITIZE",
     "FORWARD_ONLY": "FORWARD_ONLY",
@@ -50,7 +53,6 @@ _UINT32 = 2**32 - 1
 
 def read_http_connection_manager(reader: Reader) -> HttpConnectionManager:
     """The one terminal network filter of a listener that speaks HTTP."""
-    reader.enum("codec_type", {"AUTO": None, "HTTP1": None})
     route_config, rds = _routes(reader)
     logs = (decode_access_log(r) for r in reader.children("access_log"))
     common = _or_empty(reader, "common_http_protocol_options")
@@ -96,6 +98,8 @@ def read_http_connection_manager(reader: Reader) -> HttpConnectionManager:
         allow_absolute_url=http1.wrapped("allow_absolute_url", True),
         accept_http_10=http1.value("accept_http_10"),
         default_host_for_http_10=_host(http1, "default_host_for_http_10"),
+        codec=reader.enum("codec_type", _CODECS),
+        http2=read_http2_options(reader.child("http2_protocol_options")),
     )
 
 

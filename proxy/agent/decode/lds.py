@@ -11,7 +11,7 @@ from proxy.agent.decode.hcm import read_http_connection_manager
 from proxy.agent.decode.matchers import decode_address
 from proxy.agent.decode.reader import Reader, decode
 from proxy.agent.decode.tcp_proxy import read_tcp_proxy
-from proxy.agent.decode.tls import decode_downstream_tls
+from proxy.agent.decode.tls import check_alpn, decode_downstream_tls
 from proxy.config.listener import FilterChain, HttpConnectionManager, Listener, TcpProxy
 
 _DIRECTIONS: dict[str, Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]] = {
@@ -69,4 +69,6 @@ def _filter_chain(reader: Reader) -> FilterChain:
             tcp = read_tcp_proxy(found[1])
         else:
             http = read_http_connection_manager(found[1])
+            if tls is not None and http.codec != "AUTO":
+                check_alpn(reader, tls.alpn_protocols, http.codec == "HTTP2", f"codec_type {http.codec}")
     return FilterChain(http, tls, timeout, tcp)

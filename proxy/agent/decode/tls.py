@@ -52,6 +52,16 @@ def _alpn(common: Reader) -> tuple[str, ...]:
     return protocols
 
 
+def check_alpn(reader: Reader, offered: tuple[str, ...], http2: bool, speaker: str) -> None:
+    """Report protocols to agree on (RFC 7301) of which none is the one that `speaker` speaks, or one is the other HTTP.
+    Nothing offered is no contradiction."""
+    place = "transport_socket.typed_config.common_tls_context.alpn_protocols"
+    if http2 and offered and "h2" not in offered:
+        reader.error(f"must hold h2: {speaker} speaks HTTP/2", place)
+    elif not http2 and "h2" in offered:
+        reader.error(f"must not hold h2: {speaker} speaks HTTP/1.1", place)
+
+
 def _transport_socket(reader: Reader, expected: str) -> Reader | None:
     socket = reader.child("transport_socket")
     if socket is None:

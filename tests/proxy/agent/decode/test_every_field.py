@@ -24,6 +24,7 @@ HCM = "proxy.agent.decode.hcm:"
 RDS = "proxy.agent.decode.rds:"
 EDS = "proxy.agent.decode.eds:"
 TLS = "proxy.agent.decode.tls:"
+HTTP2 = "proxy.agent.decode.http2:"
 LOG = "proxy.agent.decode.access_log:"
 MATCH = "proxy.agent.decode.matchers:"
 MUTATIONS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
@@ -41,12 +42,18 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
      "request_headers_timeout drain_timeout access_log use_remote_address generate_request_id preserve_external_request_id forward_client_cert_details "
      "set_current_client_cert_details http_protocol_options server_header_transformation request_timeout delayed_close_timeout xff_num_trusted_hops "
      "skip_xff_append via always_set_request_id_in_response normalize_path merge_slashes path_with_escaped_slashes_action strip_matching_host_port "
-     "strip_any_host_port upgrade_configs"),
+     "strip_any_host_port upgrade_configs http2_protocol_options"),
     ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.UpgradeConfig", "", "upgrade_type enabled"),
     ("extensions.filters.network.http_connection_manager.v3.http_connection_manager", "HttpConnectionManager.SetCurrentClientCertDetails", "", "subject cert dns uri"),
     ("config.core.v3.protocol", "HttpProtocolOptions", "", "idle_timeout max_connection_duration max_headers_count max_response_headers_kb max_stream_duration "
      "headers_with_underscores_action max_requests_per_connection"),
     ("config.core.v3.protocol", "Http1ProtocolOptions", "", "allow_absolute_url accept_http_10 default_host_for_http_10"),
+    ("config.core.v3.protocol", "Http2ProtocolOptions", HTTP2 + "read_http2_options",
+     "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect max_outbound_frames "
+     "max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream "
+     "max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message "
+     "connection_keepalive"),
+    ("config.core.v3.protocol", "KeepaliveSettings", HTTP2 + "_keepalive", "interval timeout interval_jitter connection_idle_interval"),
     ("config.core.v3.base", "HeaderValueOption", "proxy.agent.decode.header_options:_option", "header append append_action keep_empty_value"),
     ("config.core.v3.base", "HeaderValue", "", "key value"),
     ("extensions.filters.network.tcp_proxy.v3.tcp_proxy", "TcpProxy", "proxy.agent.decode.tcp_proxy:read_tcp_proxy",
@@ -68,7 +75,8 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
     ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
     ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
-     "name type connect_timeout lb_policy load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options"),
+     "name type connect_timeout lb_policy load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options "
+     "http2_protocol_options"),  # the last one is deprecated
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers.Thresholds", "", "priority max_connections max_pending_requests max_requests max_retries"),
     ("config.cluster.v3.outlier_detection", "OutlierDetection", CDS + "_outlier_detection",
