@@ -125,6 +125,7 @@ def test_every_field_of_the_connection_manager() -> None:
             drain_timeout=0.001,
             max_request_headers_bytes=96 * 1024,
             max_headers_count=7,
+            codec="HTTP1",
         ),
         transport_socket_connect_timeout=3.0,
     )
