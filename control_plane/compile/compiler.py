@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from control_plane.compile import cds, eds, lds, rds
 from control_plane.compile.client import Client
 from control_plane.leases import Instance
-from control_plane.mesh import Service, ServiceDocument
+from control_plane.mesh import Protocol, Service, ServiceDocument
 from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Reference, Resource, Snapshot, Table
 
 
@@ -60,7 +60,7 @@ class Compiler:
         self._hosts: dict[str, tuple[Service, VirtualHost]] = {}
         self._memos = {type_url: _Memo() for type_url in (CLUSTER, ENDPOINT, LISTENER, ROUTE)}
         self._tables = {type_url: Table() for type_url in self._memos}
-        self._protocols: dict[str, str] = {}
+        self._protocols: dict[str, Protocol] = {}
         self._own: dict[Client, _Own] = {}
         self.update({}, {})
 
@@ -74,7 +74,7 @@ class Compiler:
             memo.start()
         for name, document in services.items():
             self._service(document.service, serving.get(name, ()))
-        self._routes(tuple(it.service for it in services.values() if it.service.protocol == "http"))
+        self._routes(tuple(it.service for it in services.values() if it.service.protocol != "tcp"))
         self._protocols = {name: document.service.protocol for name, document in services.items()}
         for type_url, memo in self._memos.items():
             self._tables[type_url] = memo.sweep(self._tables[type_url])
@@ -106,8 +106,8 @@ class Compiler:
         name = cds.cluster_name(service.name, version)
         self._memos[CLUSTER].get(
             name,
-            service.name,
-            lambda: cds.mesh_cluster(name, service.name, self._trust_domain),
+            (service.name, service.protocol),
+            lambda: cds.mesh_cluster(name, service, self._trust_domain),
             lambda: frozenset({(ENDPOINT, name)}),
         )
         self._memos[ENDPOINT].get(
@@ -140,20 +140,21 @@ class _Own:
     def __init__(self, client: Client, trust_domain: str) -> None:
         self._client = client
         self._trust_domain = trust_domain
-        self._protocol = ""
+        self._protocol: Protocol | None = None
         self._outbound = Resource.pack(rds.OUTBOUND, lds.outbound(client), [(ROUTE, rds.OUTBOUND)])
-        self._app = Resource.pack(cds.INBOUND, cds.inbound(client.app_port))
         self._shared: Mapping[str, Table] = {}
         self._snapshot = Snapshot({})
 
-    def snapshot(self, shared: Mapping[str, Table], protocol: str) -> Snapshot:
-        if self._shared != shared or self._protocol != protocol:  # tables compare by identity
+    def snapshot(self, shared: Mapping[str, Table], protocol: Protocol) -> Snapshot:
+        same_protocol = self._protocol == protocol
+        if self._shared != shared or not same_protocol:  # tables compare by identity
             old = self._snapshot.tables
-            if self._shared.get(CLUSTER) is shared[CLUSTER]:
+            if self._shared.get(CLUSTER) is shared[CLUSTER] and same_protocol:
                 clusters = old[CLUSTER]
             else:
-                clusters = Table([self._app, *shared[CLUSTER].by_name.values()])
-            if self._shared.get(LISTENER) is shared[LISTENER] and self._protocol == protocol:
+                app = Resource.pack(cds.INBOUND, cds.inbound(self._client.app_port, protocol))
+                clusters = Table([app, *shared[CLUSTER].by_name.values()])
+            if self._shared.get(LISTENER) is shared[LISTENER] and same_protocol:
                 listeners = old[LISTENER]
             else:
                 listeners = self._listeners(shared[LISTENER], protocol)
@@ -161,7 +162,7 @@ class _Own:
             self._shared, self._protocol = dict(shared), protocol
         return self._snapshot
 
-    def _listeners(self, by_port: Table, protocol: str) -> Table:
+    def _listeners(self, by_port: Table, protocol: Protocol) -> Table:
         message = lds.inbound(self._client, self._trust_domain, protocol)
         inbound = Resource.pack(cds.INBOUND, message, [(CLUSTER, cds.INBOUND)])
         itself = lds.by_port_name(self._client.service)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.base_pb2 import TrafficDirection
+from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -27,7 +28,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from control_plane import mesh
-from control_plane.compile import rds, tls
+from control_plane.compile import http2, rds, tls
 from control_plane.compile.cds import INBOUND
 from control_plane.compile.client import Client
 from control_plane.compile.rds import NUM_RETRIES, OUTBOUND
@@ -77,7 +78,7 @@ REQUEST_HEADERS_TIMEOUT = 10
 
 def outbound(client: Client) -> Listener:
     """127.0.0.1 only, plain text: the app is on this machine."""
-    manager = _manager(OUTBOUND)
+    manager = _manager(OUTBOUND, http2.beside_an_app())
     manager.http_protocol_options.accept_http_10 = True  # old tools and health checks still speak it
     manager.rds.CopyFrom(Rds(route_config_name=OUTBOUND, config_source=tls.ads()))
     return _listener(OUTBOUND, "127.0.0.1", client.outbound_port, manager, TrafficDirection.OUTBOUND)
@@ -91,24 +92,27 @@ def by_port(service: mesh.Service) -> Listener:
         terminal: Message = _relay(OUTBOUND, rds.shares(service), NUM_RETRIES + 1)
     else:
         host = VirtualHost(name=service.name, domains=["*"], routes=rds.routes(service))
-        manager = _manager(OUTBOUND)
+        manager = _manager(OUTBOUND, http2.beside_an_app())
         manager.route_config.CopyFrom(RouteConfiguration(name=name, virtual_hosts=[host]))
         terminal = manager
     return _listener(name, "127.0.0.1", service.local_port, terminal, TrafficDirection.OUTBOUND)
 
 
-def inbound(client: Client, trust_domain: str, protocol: str) -> Listener:
-    """All addresses, mutual TLS only; everything goes to the app."""
-    terminal = _relay(INBOUND, {INBOUND: 1}, 1) if protocol == "tcp" else _inbound_manager()
+def inbound(client: Client, trust_domain: str, protocol: mesh.Protocol) -> Listener:
+    """All addresses, mutual TLS only; everything goes to the app, over HTTP/1.1 or HTTP/2 as the caller likes."""
+    terminal = _relay(INBOUND, {INBOUND: 1}, 1) if protocol == "tcp" else _inbound_manager(protocol)
+    alpn = () if protocol == "tcp" else (tls.H2, tls.HTTP_11)
     listener = _listener(INBOUND, "0.0.0.0", client.inbound_port, terminal, TrafficDirection.INBOUND)
-    listener.filter_chains[0].transport_socket.CopyFrom(tls.downstream(trust_domain))
+    listener.filter_chains[0].transport_socket.CopyFrom(tls.downstream(trust_domain, alpn))
     return listener
 
 
-def _inbound_manager() -> HttpConnectionManager:
-    manager = _manager(INBOUND)
+def _inbound_manager(protocol: mesh.Protocol) -> HttpConnectionManager:
+    manager = _manager(INBOUND, http2.between_sidecars())
     # The caller's sidecar holds the deadline; a second one here would cut what its route allows.
     action = RouteAction(cluster=INBOUND, timeout=Duration())
+    if protocol == "grpc":
+        action.idle_timeout.CopyFrom(Duration())
     everything = Route(name=INBOUND, match=RouteMatch(prefix="/"), route=action)
     manager.route_config.CopyFrom(
         RouteConfiguration(name=INBOUND, virtual_hosts=[VirtualHost(name=INBOUND, domains=["*"], routes=[everything])])
@@ -146,13 +150,16 @@ def _access_log(direction: str, fields: Mapping[str, str]) -> AccessLog:
     return log
 
 
-def _manager(direction: str) -> HttpConnectionManager:
+def _manager(direction: str, options: Http2ProtocolOptions) -> HttpConnectionManager:
     router = HttpFilter(name="envoy.filters.http.router")
     router.typed_config.Pack(Router())
     log = _access_log(direction, ACCESS_LOG_FIELDS)
     # Present, with no provider: continue or start a W3C trace.
     tracing = HttpConnectionManager.Tracing()
     return HttpConnectionManager(
+        # HTTP/1.1 and HTTP/2 on one port: by ALPN, or by a connection's first bytes.
+        codec_type=HttpConnectionManager.AUTO,
+        http2_protocol_options=options,
         stat_prefix=direction,
         http_filters=[router],
         access_log=[log],

@@ -59,7 +59,8 @@ def routes(service: mesh.Service) -> list[Route]:
         )
         pairs = [(_EVERYTHING, itself)]
     pairs.sort(key=lambda pair: precedence(pair[0]))  # stable: ties keep the order they were written in
-    return [Route(name=route.name or "", match=_match(match), route=_action(route)) for match, route in pairs]
+    action = _grpc_action if service.protocol == "grpc" else _http_action
+    return [Route(name=route.name or "", match=_match(match), route=action(route)) for match, route in pairs]
 
 
 def precedence(match: mesh.RouteMatch) -> tuple[int, int, bool, int, int]:
@@ -121,12 +122,31 @@ def _string(value: _Value) -> StringMatcher:
     return StringMatcher(exact=value.value)
 
 
-def _action(route: mesh.Route) -> RouteAction:
+def _http_action(route: mesh.Route) -> RouteAction:
     request = route.timeouts.request
-    action = RouteAction(
-        timeout=_duration(TIMEOUT if request is None else request),
-        retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=UInt32Value(value=NUM_RETRIES)),
-    )
+    action = _action(route)
+    action.timeout.CopyFrom(_duration(TIMEOUT if request is None else request))
+    return action
+
+
+def _grpc_action(route: mesh.Route) -> RouteAction:
+    """A call may last, and be silent, as long as its caller's deadline (the header grpc-timeout) allows.
+
+    `timeouts.request` bounds that. It becomes no `timeout`: Envoy ignores that beside `max_stream_duration`, and its
+    end is UNAVAILABLE, not DEADLINE_EXCEEDED.
+    """
+    longest = _duration(route.timeouts.request or 0.0)
+    action = _action(route)
+    action.timeout.CopyFrom(Duration())
+    action.idle_timeout.CopyFrom(Duration())
+    if route.timeouts.request:
+        action.max_stream_duration.max_stream_duration.CopyFrom(longest)
+    action.max_stream_duration.grpc_timeout_header_max.CopyFrom(longest)  # 0: whatever the header says
+    return action
+
+
+def _action(route: mesh.Route) -> RouteAction:
+    action = RouteAction(retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=UInt32Value(value=NUM_RETRIES)))
     weights = _shares(route)
     if len(weights) == 1:
         action.cluster = next(iter(weights))

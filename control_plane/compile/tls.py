@@ -5,6 +5,8 @@ Certificate and roots come by SDS under two fixed names, which the sidecar's age
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envoy.config.core.v3.base_pb2 import TransportSocket
 from envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
@@ -25,6 +27,8 @@ from pillion.client import spiffe_id
 
 CERTIFICATE = "default"
 ROOTS = "ROOTCA"
+H2 = "h2"  # RFC 9113 section 3.2
+HTTP_11 = "http/1.1"  # RFC 7301 section 6
 
 
 def ads() -> ConfigSource:
@@ -32,23 +36,23 @@ def ads() -> ConfigSource:
     return ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
 
 
-def upstream(trust_domain: str, service: str) -> TransportSocket:
+def upstream(trust_domain: str, service: str, alpn: Sequence[str]) -> TransportSocket:
     """To the sidecars of one service: exactly its identity."""
     peer = StringMatcher(exact=spiffe_id(trust_domain, service))
-    return _socket(UpstreamTlsContext(sni=service, common_tls_context=_context(peer)))
+    return _socket(UpstreamTlsContext(sni=service, common_tls_context=_context(peer, alpn)))
 
 
-def downstream(trust_domain: str) -> TransportSocket:
+def downstream(trust_domain: str, alpn: Sequence[str]) -> TransportSocket:
     """From any sidecar of the trust domain."""
     peer = StringMatcher(prefix=f"spiffe://{trust_domain}/")
-    return _socket(
-        DownstreamTlsContext(common_tls_context=_context(peer), require_client_certificate=BoolValue(value=True))
-    )
+    context = _context(peer, alpn)
+    return _socket(DownstreamTlsContext(common_tls_context=context, require_client_certificate=BoolValue(value=True)))
 
 
-def _context(peer: StringMatcher) -> CommonTlsContext:
+def _context(peer: StringMatcher, alpn: Sequence[str]) -> CommonTlsContext:
     san = SubjectAltNameMatcher(san_type=SubjectAltNameMatcher.URI, matcher=peer)
     return CommonTlsContext(
+        alpn_protocols=alpn,
         tls_certificate_sds_secret_configs=[SdsSecretConfig(name=CERTIFICATE, sds_config=ads())],
         combined_validation_context=CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=CertificateValidationContext(match_typed_subject_alt_names=[san]),

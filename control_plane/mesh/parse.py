@@ -79,8 +79,8 @@ def parse(documents: Iterable[tuple[str, str]]) -> list[ServiceDocument]:
 
 
 def validate(services: Sequence[ServiceDocument]) -> None:
-    """Check the whole mesh: every backendRef names a service and a version that exist and speaks its protocol, and no
-    two services have the same localPort. Raises ConfigError."""
+    """Check the whole mesh: every backendRef names a service and a version that exist, tcp only from tcp, and no two
+    services have the same localPort. Raises ConfigError."""
     problems = _duplicates(services) + _same_ports(services)
     by_name = {document.name: document.service for document in services}
     for document in services:
@@ -91,7 +91,7 @@ def validate(services: Sequence[ServiceDocument]) -> None:
                 if target is None:
                     message = f"the service {ref.name!r} does not exist"
                     problems.append(document.problem((*loc, "name"), message, _did_you_mean(ref.name, by_name)))
-                elif target.protocol != document.service.protocol:
+                elif (target.protocol == "tcp") != (document.service.protocol == "tcp"):
                     message = f"the service {ref.name!r} is {target.protocol}, this one {document.service.protocol}"
                     problems.append(document.problem((*loc, "name"), message))
                 elif ref.version is not None and ref.version not in target.versions:

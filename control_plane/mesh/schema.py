@@ -83,6 +83,9 @@ Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": 
 """Seconds; written as GEP-2257 text."""
 
 
+Protocol = Literal["http", "http2", "grpc", "tcp"]
+
+
 class Model(BaseModel):
     """Frozen, strict (no coercion: 1 is no string), unknown keys are errors, keys in camelCase."""
 
@@ -141,7 +144,8 @@ class BackendRef(Model):
 
 
 class Timeouts(Model):
-    """HTTPRouteTimeouts. `request`: the whole request, tries included, in seconds; 0 turns it off."""
+    """HTTPRouteTimeouts. `request`: the whole request, tries included, in seconds; 0 turns it off. Of a grpc service: a
+    bound on the caller's own deadline, and the deadline of calls without one; by default there is no such bound."""
 
     request: Duration | None = None
 
@@ -179,12 +183,14 @@ def _route_names(routes: tuple[Route, ...]) -> tuple[Route, ...]:
 class Service(Model):
     """A service of the mesh. Without routes, everything goes to its own instances.
 
-    `protocol` tcp: bytes, whatever they mean. `local_port`: where every other sidecar offers the service to its own
-    app, on 127.0.0.1; a tcp service needs one, since nothing else in a connection says where it is to go."""
+    `protocol`: what its app speaks; callers may speak HTTP/1.1 or HTTP/2, whichever it is. http: HTTP/1.1. http2:
+    HTTP/2 without TLS, from the first byte. grpc: the same, and no call is ended but by its own deadline. tcp: bytes,
+    whatever they mean. `local_port`: where every other sidecar offers the service to its own app, on 127.0.0.1; a tcp
+    service needs one, since nothing else in a connection says where it is to go."""
 
     kind: Literal["Service"]
     name: ServiceName
-    protocol: Literal["http", "tcp"] = "http"
+    protocol: Protocol = "http"
     local_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     versions: Annotated[dict[Name, Version], Field(max_length=64)] = {}
     routes: Annotated[tuple[Route, ...], Field(max_length=256), AfterValidator(_route_names)] = ()

@@ -63,10 +63,25 @@ protocol: tcp
 localPort: 15432
 versions: {v1: {labels: {version: v1}}, v2: {labels: {version: v2}}}
 routes: [{backendRefs: [{name: ledger, version: v1, weight: 3}, {name: ledger, version: v2}]}]
+---
+kind: Service
+name: search
+protocol: http2
+---
+kind: Service
+name: stock
+protocol: grpc
+localPort: 19081
+routes:
+  - name: bounded
+    matches: [{path: {type: Exact, value: /shop.Stock/Watch}}]
+    backendRefs: [{name: stock}]
+    timeouts: {request: 1h}
+  - {name: rest, backendRefs: [{name: stock}]}
 """
 
 
-@pytest.mark.parametrize("service", ["storefront", "ledger"])
+@pytest.mark.parametrize("service", ["storefront", "ledger", "search", "stock"])
 def test_envoy_accepts_what_is_compiled(tmp_path: Path, service: str) -> None:
     compiler = Compiler("pillion.local")
     documents = mesh.parse([("mesh.yaml", MESH)])

@@ -124,7 +124,7 @@ ROUTE = HEAD + "routes:\n  - backendRefs: [{name: cart}]\n    "
         ("kind: Service\nname: inbound", "0.yaml:2:7: name: the name 'inbound' is reserved"),
         (HEAD + "versions: {V1: {labels: {a: b}}}", "0.yaml:3:12: versions.V1: 'V1' is not a name"),
         (HEAD + "versions: {v1: {labels: {}}}", "0.yaml:3:25: versions.v1.labels: "),
-        (HEAD + "protocol: udp", "0.yaml:3:11: protocol: must be 'http' or 'tcp', not 'udp'"),
+        (HEAD + "protocol: udp", "0.yaml:3:11: protocol: must be 'http', 'http2', 'grpc' or 'tcp', not 'udp'"),
         (HEAD + "protocol: tcp", "0.yaml:3:11: a tcp service needs a localPort"),
         (HEAD + "localPort: 0", "0.yaml:3:12: localPort: "),
         (HEAD + "localPort: 65536", "0.yaml:3:12: localPort: "),
@@ -179,12 +179,19 @@ def test_a_tcp_service() -> None:
     assert (found.service.protocol, found.service.local_port) == ("tcp", 15432)
 
 
-def test_protocols_do_not_mix_and_a_local_port_belongs_to_one() -> None:
+def test_tcp_and_http_do_not_mix_and_a_local_port_belongs_to_one() -> None:
     shop = "kind: Service\nname: shop\nlocalPort: 15432\nroutes:\n- backendRefs:\n  - name: cart\n"
     assert problems(TCP, shop, whole_mesh=True) == [
         "1.yaml:3:12: localPort 15432 is the service 'cart''s, too; at 0.yaml:4",
         "1.yaml:6:11: the service 'cart' is tcp, this one http",
     ]
+
+
+def test_one_version_of_http_stands_in_for_another() -> None:
+    refs = "routes: [{backendRefs: [{name: a}, {name: b}, {name: c}]}]"
+    kinds = {"a": "http", "b": "http2", "c": "grpc"}
+    texts = [f"kind: Service\nname: {name}\nprotocol: {kind}\n{refs}" for name, kind in kinds.items()]
+    assert problems(*texts, whole_mesh=True) == []
 
 
 def billion_laughs(depth: int) -> str:
