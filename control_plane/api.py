@@ -62,7 +62,12 @@ class MeshControl(Servicer, mesh_pb2_grpc.MeshControlServicer):
             hint = f"; did you mean {near[0]!r}?" if near else "; pillion get lists all"
             raise MissingError(f"no service {request.service[:100]!r} is configured{hint}")
         wanted = [applied[request.service]] if request.service else applied.values()
-        services = [mesh_pb2.ServiceConfig(name=it.name, yaml=it.yaml, revision=it.revision) for it in wanted]
+        services = [
+            mesh_pb2.ServiceConfig(
+                name=it.name, yaml=it.yaml, revision=it.revision, protocol=it.document.service.protocol
+            )
+            for it in wanted
+        ]
         return mesh_pb2.GetResponse(revision=self._state.revision, services=services)
 
     @answered

@@ -95,9 +95,11 @@ class AdsServicer(Servicer):
         """What each connected client was sent and acknowledged, ordered by node id."""
         statuses = []
         for it in sorted(self._connections, key=lambda it: (it.node_id, it.connected)):
+            document = self._mesh.services.get(it.client.service)
             status = mesh_pb2.ProxyStatus(
                 node_id=it.node_id,
                 service=it.client.service,
+                protocol=document.service.protocol if document else "",
                 resources=[
                     mesh_pb2.ResourceStatus(
                         type_url=of_type.type_url,

@@ -30,15 +30,18 @@ def get(
 
         answer = connection.call(connection.mesh.Get, GetRequest(service=service))
     if as_json:
-        services = [{"name": it.name, "revision": it.revision, "yaml": it.yaml} for it in answer.services]
+        services = [
+            {"name": it.name, "protocol": it.protocol, "revision": it.revision, "yaml": it.yaml}
+            for it in answer.services
+        ]
         print_json({"revision": answer.revision, "services": services})
     elif service:
         print(printable(answer.services[0].yaml.rstrip("\n")))
     else:
-        rows = [[it.name, str(it.revision)] for it in answer.services]
+        rows = [[it.name, it.protocol, str(it.revision)] for it in answer.services]
         print_table(
             f"revision {answer.revision}",
-            ["SERVICE", "REVISION"],
+            ["SERVICE", "PROTOCOL", "REVISION"],
             rows,
             "no services; apply some with: pillion apply -f mesh.yaml",
         )

@@ -31,7 +31,7 @@ def status(
         print_json(_as_dict(answer))
         return
     print(f"trust domain {answer.trust_domain}, revision {answer.revision}\n")
-    columns = ["NODE", "SERVICE", "CONNECTED", "LDS", "RDS", "CDS", "EDS"]
+    columns = ["NODE", "SERVICE", "PROTOCOL", "CONNECTED", "LDS", "RDS", "CDS", "EDS"]
     print_table("Proxies", columns, [_row(it) for it in answer.proxies], "no proxy is connected")
     refused = [
         [it.node_id, _short(resource.type_url), resource.error]
@@ -66,7 +66,7 @@ def _row(proxy: Any) -> list[str]:
             cells.append("refused")
         else:
             cells.append("synced" if it.sent_version == it.acked_version else "sent")
-    return [proxy.node_id, proxy.service, iso(proxy.connected), *cells]
+    return [proxy.node_id, proxy.service, proxy.protocol or "-", iso(proxy.connected), *cells]
 
 
 def _short(type_url: str) -> str:
@@ -91,6 +91,7 @@ def _as_dict(answer: Any) -> dict[str, Any]:
             {
                 "node_id": it.node_id,
                 "service": it.service,
+                "protocol": it.protocol,
                 "connected": iso(it.connected),
                 "resources": [
                     {

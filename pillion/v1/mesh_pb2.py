@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pillion/v1/mesh.proto\x12\npillion.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x08\x44ocument\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\"H\n\x0c\x41pplyRequest\x12\'\n\tdocuments\x18\x01 \x03(\x0b\x32\x14.pillion.v1.Document\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"T\n\rApplyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\"\x1d\n\nGetRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"L\n\x0bGetResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12+\n\x08services\x18\x02 \x03(\x0b\x32\x19.pillion.v1.ServiceConfig\"=\n\rServiceConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x0f\n\rStatusRequest\"\x8b\x01\n\x0eStatusResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x07proxies\x18\x02 \x03(\x0b\x32\x17.pillion.v1.ProxyStatus\x12\'\n\tinstances\x18\x03 \x03(\x0b\x32\x14.pillion.v1.Instance\x12\x14\n\x0ctrust_domain\x18\x04 \x01(\t\"\x8d\x01\n\x0bProxyStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12-\n\tconnected\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tresources\x18\x04 \x03(\x0b\x32\x1a.pillion.v1.ResourceStatus\"^\n\x0eResourceStatus\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x14\n\x0csent_version\x18\x02 \x01(\t\x12\x15\n\racked_version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"R\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x13\x43reateTokenResponse\x12\x12\n\ntoken_file\x18\x01 \x01(\t\x12+\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe1\x01\n\x08Instance\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\r\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .pillion.v1.Instance.LabelsEntry\x12\x0e\n\x06weight\x18\x06 \x01(\r\x12+\n\x07\x65xpires\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x0fRegisterRequest\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.pillion.v1.Instance\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x10RegisterResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\x10HeartbeatRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x11HeartbeatResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"0\n\x11\x44\x65registerRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65registerResponse\"2\n\x0bSignRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12\x12\n\njoin_token\x18\x02 \x01(\t\"\x8b\x01\n\x0cSignResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsession_token\x18\x04 \x01(\t\"\x0f\n\rBundleRequest\"@\n\x0e\x42undleResponse\x12\x18\n\x10trust_bundle_pem\x18\x01 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t2\x94\x02\n\x0bMeshControl\x12<\n\x05\x41pply\x12\x18.pillion.v1.ApplyRequest\x1a\x19.pillion.v1.ApplyResponse\x12\x36\n\x03Get\x12\x16.pillion.v1.GetRequest\x1a\x17.pillion.v1.GetResponse\x12?\n\x06Status\x12\x19.pillion.v1.StatusRequest\x1a\x1a.pillion.v1.StatusResponse\x12N\n\x0b\x43reateToken\x12\x1e.pillion.v1.CreateTokenRequest\x1a\x1f.pillion.v1.CreateTokenResponse2\xe8\x01\n\x08Registry\x12\x45\n\x08Register\x12\x1b.pillion.v1.RegisterRequest\x1a\x1c.pillion.v1.RegisterResponse\x12H\n\tHeartbeat\x12\x1c.pillion.v1.HeartbeatRequest\x1a\x1d.pillion.v1.HeartbeatResponse\x12K\n\nDeregister\x12\x1d.pillion.v1.DeregisterRequest\x1a\x1e.pillion.v1.DeregisterResponse2\x92\x01\n\x14\x43\x65rtificateAuthority\x12\x39\n\x04Sign\x12\x17.pillion.v1.SignRequest\x1a\x18.pillion.v1.SignResponse\x12?\n\x06\x42undle\x12\x19.pillion.v1.BundleRequest\x1a\x1a.pillion.v1.BundleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pillion/v1/mesh.proto\x12\npillion.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"(\n\x08\x44ocument\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\"H\n\x0c\x41pplyRequest\x12\'\n\tdocuments\x18\x01 \x03(\x0b\x32\x14.pillion.v1.Document\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"T\n\rApplyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\"\x1d\n\nGetRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"L\n\x0bGetResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12+\n\x08services\x18\x02 \x03(\x0b\x32\x19.pillion.v1.ServiceConfig\"O\n\rServiceConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04yaml\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x10\n\x08protocol\x18\x04 \x01(\t\"\x0f\n\rStatusRequest\"\x8b\x01\n\x0eStatusResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12(\n\x07proxies\x18\x02 \x03(\x0b\x32\x17.pillion.v1.ProxyStatus\x12\'\n\tinstances\x18\x03 \x03(\x0b\x32\x14.pillion.v1.Instance\x12\x14\n\x0ctrust_domain\x18\x04 \x01(\t\"\x9f\x01\n\x0bProxyStatus\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12-\n\tconnected\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tresources\x18\x04 \x03(\x0b\x32\x1a.pillion.v1.ResourceStatus\x12\x10\n\x08protocol\x18\x05 \x01(\t\"^\n\x0eResourceStatus\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x14\n\x0csent_version\x18\x02 \x01(\t\x12\x15\n\racked_version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"R\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x13\x43reateTokenResponse\x12\x12\n\ntoken_file\x18\x01 \x01(\t\x12+\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe1\x01\n\x08Instance\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\r\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .pillion.v1.Instance.LabelsEntry\x12\x0e\n\x06weight\x18\x06 \x01(\r\x12+\n\x07\x65xpires\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x0fRegisterRequest\x12&\n\x08instance\x18\x01 \x01(\x0b\x32\x14.pillion.v1.Instance\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x10RegisterResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\x10HeartbeatRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"=\n\x11HeartbeatResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"0\n\x11\x44\x65registerRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65registerResponse\"2\n\x0bSignRequest\x12\x0f\n\x07\x63sr_pem\x18\x01 \x01(\t\x12\x12\n\njoin_token\x18\x02 \x01(\t\"\x8b\x01\n\x0cSignResponse\x12\x1d\n\x15\x63\x65rtificate_chain_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsession_token\x18\x04 \x01(\t\"\x0f\n\rBundleRequest\"@\n\x0e\x42undleResponse\x12\x18\n\x10trust_bundle_pem\x18\x01 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t2\x94\x02\n\x0bMeshControl\x12<\n\x05\x41pply\x12\x18.pillion.v1.ApplyRequest\x1a\x19.pillion.v1.ApplyResponse\x12\x36\n\x03Get\x12\x16.pillion.v1.GetRequest\x1a\x17.pillion.v1.GetResponse\x12?\n\x06Status\x12\x19.pillion.v1.StatusRequest\x1a\x1a.pillion.v1.StatusResponse\x12N\n\x0b\x43reateToken\x12\x1e.pillion.v1.CreateTokenRequest\x1a\x1f.pillion.v1.CreateTokenResponse2\xe8\x01\n\x08Registry\x12\x45\n\x08Register\x12\x1b.pillion.v1.RegisterRequest\x1a\x1c.pillion.v1.RegisterResponse\x12H\n\tHeartbeat\x12\x1c.pillion.v1.HeartbeatRequest\x1a\x1d.pillion.v1.HeartbeatResponse\x12K\n\nDeregister\x12\x1d.pillion.v1.DeregisterRequest\x1a\x1e.pillion.v1.DeregisterResponse2\x92\x01\n\x14\x43\x65rtificateAuthority\x12\x39\n\x04Sign\x12\x17.pillion.v1.SignRequest\x1a\x18.pillion.v1.SignResponse\x12?\n\x06\x42undle\x12\x19.pillion.v1.BundleRequest\x1a\x1a.pillion.v1.BundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,47 +46,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRESPONSE']._serialized_start=335
   _globals['_GETRESPONSE']._serialized_end=411
   _globals['_SERVICECONFIG']._serialized_start=413
-  _globals['_SERVICECONFIG']._serialized_end=474
-  _globals['_STATUSREQUEST']._serialized_start=476
-  _globals['_STATUSREQUEST']._serialized_end=491
-  _globals['_STATUSRESPONSE']._serialized_start=494
-  _globals['_STATUSRESPONSE']._serialized_end=633
-  _globals['_PROXYSTATUS']._serialized_start=636
-  _globals['_PROXYSTATUS']._serialized_end=777
-  _globals['_RESOURCESTATUS']._serialized_start=779
-  _globals['_RESOURCESTATUS']._serialized_end=873
-  _globals['_CREATETOKENREQUEST']._serialized_start=875
-  _globals['_CREATETOKENREQUEST']._serialized_end=957
-  _globals['_CREATETOKENRESPONSE']._serialized_start=959
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1045
-  _globals['_INSTANCE']._serialized_start=1048
-  _globals['_INSTANCE']._serialized_end=1273
-  _globals['_INSTANCE_LABELSENTRY']._serialized_start=1228
-  _globals['_INSTANCE_LABELSENTRY']._serialized_end=1273
-  _globals['_REGISTERREQUEST']._serialized_start=1275
-  _globals['_REGISTERREQUEST']._serialized_end=1374
-  _globals['_REGISTERRESPONSE']._serialized_start=1376
-  _globals['_REGISTERRESPONSE']._serialized_end=1436
-  _globals['_HEARTBEATREQUEST']._serialized_start=1438
-  _globals['_HEARTBEATREQUEST']._serialized_end=1485
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1487
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1548
-  _globals['_DEREGISTERREQUEST']._serialized_start=1550
-  _globals['_DEREGISTERREQUEST']._serialized_end=1598
-  _globals['_DEREGISTERRESPONSE']._serialized_start=1600
-  _globals['_DEREGISTERRESPONSE']._serialized_end=1620
-  _globals['_SIGNREQUEST']._serialized_start=1622
-  _globals['_SIGNREQUEST']._serialized_end=1672
-  _globals['_SIGNRESPONSE']._serialized_start=1675
-  _globals['_SIGNRESPONSE']._serialized_end=1814
-  _globals['_BUNDLEREQUEST']._serialized_start=1816
-  _globals['_BUNDLEREQUEST']._serialized_end=1831
-  _globals['_BUNDLERESPONSE']._serialized_start=1833
-  _globals['_BUNDLERESPONSE']._serialized_end=1897
-  _globals['_MESHCONTROL']._serialized_start=1900
-  _globals['_MESHCONTROL']._serialized_end=2176
-  _globals['_REGISTRY']._serialized_start=2179
-  _globals['_REGISTRY']._serialized_end=2411
-  _globals['_CERTIFICATEAUTHORITY']._serialized_start=2414
-  _globals['_CERTIFICATEAUTHORITY']._serialized_end=2560
+  _globals['_SERVICECONFIG']._serialized_end=492
+  _globals['_STATUSREQUEST']._serialized_start=494
+  _globals['_STATUSREQUEST']._serialized_end=509
+  _globals['_STATUSRESPONSE']._serialized_start=512
+  _globals['_STATUSRESPONSE']._serialized_end=651
+  _globals['_PROXYSTATUS']._serialized_start=654
+  _globals['_PROXYSTATUS']._serialized_end=813
+  _globals['_RESOURCESTATUS']._serialized_start=815
+  _globals['_RESOURCESTATUS']._serialized_end=909
+  _globals['_CREATETOKENREQUEST']._serialized_start=911
+  _globals['_CREATETOKENREQUEST']._serialized_end=993
+  _globals['_CREATETOKENRESPONSE']._serialized_start=995
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1081
+  _globals['_INSTANCE']._serialized_start=1084
+  _globals['_INSTANCE']._serialized_end=1309
+  _globals['_INSTANCE_LABELSENTRY']._serialized_start=1264
+  _globals['_INSTANCE_LABELSENTRY']._serialized_end=1309
+  _globals['_REGISTERREQUEST']._serialized_start=1311
+  _globals['_REGISTERREQUEST']._serialized_end=1410
+  _globals['_REGISTERRESPONSE']._serialized_start=1412
+  _globals['_REGISTERRESPONSE']._serialized_end=1472
+  _globals['_HEARTBEATREQUEST']._serialized_start=1474
+  _globals['_HEARTBEATREQUEST']._serialized_end=1521
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1523
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1584
+  _globals['_DEREGISTERREQUEST']._serialized_start=1586
+  _globals['_DEREGISTERREQUEST']._serialized_end=1634
+  _globals['_DEREGISTERRESPONSE']._serialized_start=1636
+  _globals['_DEREGISTERRESPONSE']._serialized_end=1656
+  _globals['_SIGNREQUEST']._serialized_start=1658
+  _globals['_SIGNREQUEST']._serialized_end=1708
+  _globals['_SIGNRESPONSE']._serialized_start=1711
+  _globals['_SIGNRESPONSE']._serialized_end=1850
+  _globals['_BUNDLEREQUEST']._serialized_start=1852
+  _globals['_BUNDLEREQUEST']._serialized_end=1867
+  _globals['_BUNDLERESPONSE']._serialized_start=1869
+  _globals['_BUNDLERESPONSE']._serialized_end=1933
+  _globals['_MESHCONTROL']._serialized_start=1936
+  _globals['_MESHCONTROL']._serialized_end=2212
+  _globals['_REGISTRY']._serialized_start=2215
+  _globals['_REGISTRY']._serialized_end=2447
+  _globals['_CERTIFICATEAUTHORITY']._serialized_start=2450
+  _globals['_CERTIFICATEAUTHORITY']._serialized_end=2596
 # @@protoc_insertion_point(module_scope)

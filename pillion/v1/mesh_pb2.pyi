@@ -53,14 +53,16 @@ class GetResponse(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., services: _Optional[_Iterable[_Union[ServiceConfig, _Mapping]]] = ...) -> None: ...
 
 class ServiceConfig(_message.Message):
-    __slots__ = ("name", "yaml", "revision")
+    __slots__ = ("name", "yaml", "revision", "protocol")
     NAME_FIELD_NUMBER: _ClassVar[int]
     YAML_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     name: str
     yaml: str
     revision: int
-    def __init__(self, name: _Optional[str] = ..., yaml: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    protocol: str
+    def __init__(self, name: _Optional[str] = ..., yaml: _Optional[str] = ..., revision: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
@@ -79,16 +81,18 @@ class StatusResponse(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., proxies: _Optional[_Iterable[_Union[ProxyStatus, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., trust_domain: _Optional[str] = ...) -> None: ...
 
 class ProxyStatus(_message.Message):
-    __slots__ = ("node_id", "service", "connected", "resources")
+    __slots__ = ("node_id", "service", "connected", "resources", "protocol")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     service: str
     connected: _timestamp_pb2.Timestamp
     resources: _containers.RepeatedCompositeFieldContainer[ResourceStatus]
-    def __init__(self, node_id: _Optional[str] = ..., service: _Optional[str] = ..., connected: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resources: _Optional[_Iterable[_Union[ResourceStatus, _Mapping]]] = ...) -> None: ...
+    protocol: str
+    def __init__(self, node_id: _Optional[str] = ..., service: _Optional[str] = ..., connected: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resources: _Optional[_Iterable[_Union[ResourceStatus, _Mapping]]] = ..., protocol: _Optional[str] = ...) -> None: ...
 
 class ResourceStatus(_message.Message):
     __slots__ = ("type_url", "sent_version", "acked_version", "error")

@@ -181,7 +181,7 @@ async def test_envoy_takes_everything_and_each_change(tmp_path: Path) -> None:
         view.changed()
         async with envoy(port, tmp_path) as admin:
             await until(session, admin, first)
-            view.apply(MESH.replace("name: payments", "name: search"))
+            view.apply(MESH.replace("name: payments", "name: search\nprotocol: grpc"))
             view.register(Instance("search", "1", "127.0.0.2", 15006))
             second = {
                 "errors": [],

@@ -113,7 +113,7 @@ async def test_a_client_gets_everything_and_then_only_what_changes() -> None:
         await client.take(ROUTE, "outbound")
         assert names(await client.take(CLUSTER)) == CLUSTERS
         (status,) = servicer.proxies()
-        assert (status.node_id, status.service) == ("cart~1", "cart")
+        assert (status.node_id, status.service, status.protocol) == ("cart~1", "cart", "http")
         assert len(status.resources) == 4
 
 

@@ -94,7 +94,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 def test_apply_and_get(plane: Plane, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
-    file.write_text("# the cart\nkind: Service\nname: cart\n---\nkind: Service\nname: payments\n")
+    file.write_text("# the cart\nkind: Service\nname: cart\n---\nkind: Service\nname: payments\nprotocol: grpc\n")
     assert plane("apply", "-f", file, "--dry-run").stdout.splitlines() == [
         "service cart added (dry run)",
         "service payments added (dry run)",
@@ -108,8 +108,11 @@ def test_apply_and_get(plane: Plane, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "revision 1")
     assert plane("get", "cart").stdout == "# the cart\nkind: Service\nname: cart\n"
     listed = json.loads(plane("get", "--json").stdout)
-    assert [(it["name"], it["revision"]) for it in listed["services"]] == [("cart", 1), ("payments", 1)]
-    assert "payments" in plane("get").stdout
+    found = [(it["name"], it["protocol"], it["revision"]) for it in listed["services"]]
+    assert found == [("cart", "http", 1), ("payments", "grpc", 1)]
+    assert [line.split() for line in plane("get").stdout.splitlines()[1:]] == [
+        ["SERVICE", "PROTOCOL", "REVISION"], ["cart", "http", "1"], ["payments", "grpc", "1"],
+    ]  # fmt: skip
     missing = plane("get", "crat")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr == "pillion: no service 'crat' is configured; did you mean 'cart'?\n"
