@@ -89,6 +89,9 @@ HTTP10_REFUSED = ErrorKind(
 ABSOLUTE_URL_REFUSED = ErrorKind(
     "absolute_url_refused", "downstream", "NR", 404, 12, "absolute request targets are off (allow_absolute_url)"
 )
+GRPC_WEB_NOT_BASE64 = ErrorKind(
+    "grpc_web_not_base64", "downstream", "DPE", 400, 13, "the body of the gRPC-Web request is not valid base64"
+)
 HEADERS_TOO_LARGE = ErrorKind(
     "headers_too_large", "downstream", "DPE", 431, 13, "the request's header section is too large"
 )
