@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from proxy.config.model import StringMatcher
@@ -28,20 +28,27 @@ class GrpcWeb:
 class CorsPolicy:
     """envoy.extensions.filters.http.cors.v3.CorsPolicy, of a route or of a virtual host.
 
-    The four texts and `max_age` (seconds, as text) are written as they stand; "" writes no header. None: not said here.
+    The texts, `max_age` (seconds) among them, are written as they stand; "" writes no header.
     """
 
-    # Any of them allows an Origin; none allows nothing.
+    # Any of them allows an Origin; without one none is allowed.
     allow_origin_string_match: tuple[StringMatcher, ...] = ()
     allow_methods: str = ""
     allow_headers: str = ""
     expose_headers: str = ""
     max_age: str = ""
-    # None: false.
-    allow_credentials: bool | None = None
     # filter_enabled, of which only 0 and 100 percent are taken. False: the filter leaves this route alone.
     enabled: bool = True
-    # None: false.
+    # None is what was not said: false for the first two; true for the last one, by which the preflight request of an
+    # Origin that is not allowed goes to the upstream instead of being answered here.
+    allow_credentials: bool | None = None
     allow_private_network_access: bool | None = None
-    # A preflight request of an Origin that is not allowed goes to the upstream, or is answered here. None: true.
     forward_not_matching_preflights: bool | None = None
+
+    def over(self, outer: CorsPolicy | None) -> CorsPolicy:
+        """This policy, a route's, with what only its virtual host's says: field by field, as Envoy reads the two.
+        Whether the filter is enabled there, says this one alone."""
+        if outer is None:
+            return self
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in ((), "", None)}
+        return replace(outer, **said)

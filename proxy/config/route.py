@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.filters import CorsPolicy
 from proxy.config.model import StringMatcher
+
+PathSpecifier = Literal["prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,13 @@ class RouteMatch:
     """envoy.config.route.v3.RouteMatch. The path is matched without its query string. A connect_matcher matches CONNECT
     requests, which nothing else matches; its `value` is empty."""
 
-    kind: Literal["prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher"]
+    kind: PathSpecifier
     value: str
     case_sensitive: bool = True
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
+    # Only requests whose content-type is application/grpc or application/grpc+something.
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,11 @@ class ForwardAction:
     auto_host_rewrite: bool = False
     idle_timeout: float | None = None
     max_stream_duration: float | None = None
+    # max_stream_duration.grpc_timeout_header_max: a request's grpc-timeout, but no more than this (0: whatever it is),
+    # stands in place of max_stream_duration. None: grpc-timeout ends nothing here.
+    grpc_timeout_header_max: float | None = None
+    # Taken off a grpc-timeout; a stream that has nothing left then ends at once.
+    grpc_timeout_header_offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +124,14 @@ class DirectResponse:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """envoy.config.route.v3.Route."""
+    """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, and whether gRPC-Web is switched off."""
 
     match: RouteMatch
     action: ForwardAction | DirectResponse
     name: str = ""
     headers: HeaderMutations = HeaderMutations()
+    cors: CorsPolicy | None = None
+    grpc_web_disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,9 @@ class VirtualHost:
     domains: tuple[str, ...]
     routes: tuple[Route, ...]
     headers: HeaderMutations = HeaderMutations()
+    # What its routes' own typed_per_filter_config does not say.
+    cors: CorsPolicy | None = None
+    grpc_web_disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

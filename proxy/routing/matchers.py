@@ -25,6 +25,8 @@ class Request(Protocol):
 
 Predicate = Callable[[Request], bool]
 
+_GRPC_OR_WEB = frozenset((b"application/grpc", b"application/grpc-web", b"application/grpc-web-text"))
+
 
 def regex(pattern: str) -> Callable[[bytes], Any]:
     """A match of the whole value, by RE2 as in Envoy: in time linear in the value, whatever the pattern. Raises
@@ -119,9 +121,24 @@ def path(match: RouteMatch) -> Predicate | None:
     return separated
 
 
-def route(match: RouteMatch) -> Predicate | None:
-    """All of a RouteMatch; None when it holds for every request."""
+def grpc(head: Request) -> bool:
+    """RouteMatch.grpc: the content-type is gRPC's, perhaps with a message format ("+proto"); as in Envoy with neither
+    parameters nor capital letters."""
+    kind = head.find(b"content-type")
+    return kind is not None and kind.partition(b"+")[0] == b"application/grpc"
+
+
+def grpc_or_web(head: Request) -> bool:
+    """The same on a listener with a gRPC-Web filter, which makes gRPC of two more content types before Envoy routes."""
+    kind = head.find(b"content-type")
+    return kind is not None and kind.partition(b"+")[0] in _GRPC_OR_WEB
+
+
+def route(match: RouteMatch, grpc_web: bool = False) -> Predicate | None:
+    """All of a RouteMatch; None when it holds for every request. `grpc_web`: the listener has a gRPC-Web filter."""
     parts = [path(match)] if path(match) is not None else []
+    if match.grpc:
+        parts.append(grpc_or_web if grpc_web else grpc)
     parts += [header(matcher) for matcher in match.headers]
     parts += [query(matcher) for matcher in match.query_parameters]
     predicates = [part for part in parts if part is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from proxy.config.filters import CorsPolicy
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
@@ -27,32 +28,39 @@ def _no_operators(form: str) -> Format:
 
 
 class Defaults:
-    """What a listener gives its routes: its own timeouts, where a route says nothing (seconds, 0 for none), and the
-    compiler of values with command operators."""
+    """What a listener gives its routes: its own timeouts, where a route says nothing (seconds, 0 for none), the
+    compiler of values with command operators, and whether it has a gRPC-Web filter."""
 
-    __slots__ = ("compile_value", "idle_timeout", "max_stream_duration")
+    __slots__ = ("compile_value", "grpc_web", "idle_timeout", "max_stream_duration")
 
     def __init__(
         self,
         idle_timeout: float = 0.0,
         max_stream_duration: float = 0.0,
         compile_value: Callable[[str], Format] = _no_operators,
+        grpc_web: bool = False,
     ) -> None:
         self.idle_timeout = idle_timeout
         self.max_stream_duration = max_stream_duration
         self.compile_value = compile_value
+        self.grpc_web = grpc_web
 
 
 class CompiledRoute(Generic[Target]):
     """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
 
-    `outer`: the mutations of its virtual host and route configuration, `most_specific_last` where they come first."""
+    `outer`: the mutations of its virtual host and route configuration, `most_specific_last` where they come first.
+    `grpc_timeout_header_max`, `grpc_timeout_header_offset`: as in ForwardAction."""
 
     __slots__ = (
         "action",
         "auto_host_rewrite",
+        "cors",
         "ends_connect",
         "forward",
+        "grpc_timeout_header_max",
+        "grpc_timeout_header_offset",
+        "grpc_web_disabled",
         "host_rewrite",
         "idle_timeout",
         "matches",
@@ -72,6 +80,7 @@ class CompiledRoute(Generic[Target]):
     def __init__(
         self,
         config: Route,
+        host: VirtualHost,
         resolve: Callable[[str], Target],
         defaults: Defaults,
         outer: tuple[HeaderMutations, ...] = (),
@@ -80,7 +89,7 @@ class CompiledRoute(Generic[Target]):
         self.name = config.name
         self.action: ForwardAction | DirectResponse = config.action
         self.forward = config.action if isinstance(config.action, ForwardAction) else None
-        self.matches: Predicate | None = route(config.match)
+        self.matches: Predicate | None = route(config.match, defaults.grpc_web)
         self.prefix = config.match.value.encode()
         self.prefix_rewrite: bytes | None = None
         self.host_rewrite: bytes | None = None
@@ -93,6 +102,10 @@ class CompiledRoute(Generic[Target]):
         self.auto_host_rewrite = False
         self.idle_timeout = defaults.idle_timeout
         self.max_stream_duration = defaults.max_stream_duration
+        self.grpc_timeout_header_max: float | None = None
+        self.grpc_timeout_header_offset = 0.0
+        self.cors: CorsPolicy | None = host.cors if config.cors is None else config.cors.over(host.cors)
+        self.grpc_web_disabled = config.grpc_web_disabled or host.grpc_web_disabled
         levels = (config.headers, *outer)
         if most_specific_last:
             levels = levels[::-1]
@@ -123,6 +136,8 @@ class CompiledRoute(Generic[Target]):
                 self.idle_timeout = self.forward.idle_timeout
             if self.forward.max_stream_duration is not None:
                 self.max_stream_duration = self.forward.max_stream_duration
+            self.grpc_timeout_header_max = self.forward.grpc_timeout_header_max
+            self.grpc_timeout_header_offset = self.forward.grpc_timeout_header_offset
 
     def target(self, draw: Callable[[], float]) -> Target:
         """One of the targets, by weight. `draw()` is uniform in [0, 1)."""
@@ -171,7 +186,7 @@ class RouteTable(Generic[Target]):
             outer = (host.headers, config.headers)
             last = config.most_specific_header_mutations_wins
             routes = [route for route in host.routes if (route.match.kind == "connect_matcher") is connect]
-            self._add(host, tuple([CompiledRoute(entry, resolve, defaults, outer, last) for entry in routes]))
+            self._add(host, tuple([CompiledRoute(entry, host, resolve, defaults, outer, last) for entry in routes]))
         self._suffixes.sort(key=lambda pair: -len(pair[0]))
         self._prefixes.sort(key=lambda pair: -len(pair[0]))
         self._connect: RouteTable[Target] | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from proxy.agent.decode import types
 from proxy.agent.decode.access_log import decode_access_log
+from proxy.agent.decode.filters import read_http_filters
 from proxy.agent.decode.http2 import read_http2_options
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.rds import read_route_configuration
@@ -16,7 +16,6 @@ from proxy.config.listener import (
     Codec,
     EscapedSlashesAction,
     HttpConnectionManager,
-    HttpFilter,
     ServerHeader,
     UnderscoresAction,
 )
@@ -62,7 +61,7 @@ def read_http_connection_manager(reader: Reader) -> HttpConnectionManager:
         stat_prefix=reader.required("stat_prefix"),
         route_config=route_config,
         rds=rds,
-        http_filters=_http_filters(reader),
+        http_filters=read_http_filters(reader),
         access_logs=tuple(log for log in logs if log is not None),
         tracing=reader.child("tracing") is not None,  # its presence counts; any field in it is unsupported
         generate_request_id=reader.wrapped("generate_request_id", True),
@@ -111,28 +110,6 @@ def _routes(reader: Reader) -> tuple[RouteConfiguration | None, str | None]:
         decode_ads(by_name.child("config_source"), by_name, "config_source", "a route configuration by rds")
         return None, by_name.required("route_config_name")
     return None, None
-
-
-def _http_filters(reader: Reader) -> tuple[HttpFilter, ...]:
-    """The filters before the router. Envoy: the router is the last one, and it is always there."""
-    entries = reader.children("http_filters")
-    names: set[str] = set()
-    last = ""
-    for entry in entries:
-        name = entry.required("name")
-        if name and name in names:
-            entry.error(f"{name!r} is the name of another filter", "name")
-        names.add(name)
-        if entry.which("config_type") == "config_discovery":
-            last = "unknown"
-            continue  # reported as unsupported by done()
-        found = entry.any("typed_config", "filter", (types.ROUTER,))
-        if last == types.ROUTER:
-            entry.error("no filter can stand behind the router")
-        last = found[0] if found else "unknown"
-    if last != types.ROUTER:
-        reader.error(f"must end with the router (type.googleapis.com/{types.ROUTER})", "http_filters")
-    return ()
 
 
 def _client_cert_parts(reader: Reader) -> tuple[str, ...]:

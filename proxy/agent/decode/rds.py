@@ -7,6 +7,7 @@ import re
 from google.protobuf.message import Message
 
 from proxy.agent.decode import types
+from proxy.agent.decode.filters import read_per_filter_config
 from proxy.agent.decode.header_options import read_header_mutations
 from proxy.agent.decode.matchers import (
     decode_data,
@@ -19,6 +20,7 @@ from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
+    PathSpecifier,
     RetryPolicy,
     Route,
     RouteConfiguration,
@@ -104,7 +106,8 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
         reader.error("needs at least one domain", "domains")
     routes = (_route(inner) for inner in reader.children("routes"))
     found = tuple(r for r in routes if r is not None)
-    return VirtualHost(name, tuple(domains), found, read_header_mutations(reader))
+    filters = read_per_filter_config(reader)
+    return VirtualHost(name, tuple(domains), found, read_header_mutations(reader), *filters)
 
 
 def _route(reader: Reader) -> Route | None:
@@ -115,11 +118,12 @@ def _route(reader: Reader) -> Route | None:
         reader.error("is required", "match")
     match = _match(inner) if inner else RouteMatch("prefix", "/")
     headers = read_header_mutations(reader)
+    filters = read_per_filter_config(reader)
     kind = reader.one_of("action", "route", "direct_response")
     if kind == "route" and (action := reader.child("route")):
-        return Route(match, _forward(action), name, headers)
+        return Route(match, _forward(action), name, headers, *filters)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
-        return Route(match, _direct_response(direct), name, headers)
+        return Route(match, _direct_response(direct), name, headers, *filters)
     return None
 
 
@@ -128,21 +132,26 @@ def _match(reader: Reader) -> RouteMatch:
     case_sensitive = reader.wrapped("case_sensitive", True)
     headers = tuple(decode_header_matcher(r) for r in reader.children("headers"))
     queries = tuple(decode_query_parameter_matcher(r) for r in reader.children("query_parameters"))
+    grpc = reader.child("grpc") is not None
+    kind, value = _path(reader)
+    return RouteMatch(kind, value, case_sensitive, headers, queries, grpc)
+
+
+def _path(reader: Reader) -> tuple[PathSpecifier, str]:
     kind = reader.one_of("path_specifier", "prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher")
     if kind == "connect_matcher":
         reader.child(kind)
-        return RouteMatch("connect_matcher", "", case_sensitive, headers, queries)
+        return "connect_matcher", ""
     if kind == "path":
-        return RouteMatch("path", reader.value("path"), case_sensitive, headers, queries)
+        return "path", reader.value("path")
     if kind == "safe_regex":
-        pattern = decode_regex(reader.child("safe_regex"))
-        return RouteMatch("safe_regex", pattern, case_sensitive, headers, queries)
+        return "safe_regex", decode_regex(reader.child("safe_regex"))
     if kind == "path_separated_prefix":
         value: str = reader.value(kind)
         if not _SEPARATED_PREFIX.fullmatch(value):
             reader.error(f"{value!r} must not end with a slash, nor hold ? or #", kind)
-        return RouteMatch("path_separated_prefix", value, case_sensitive, headers, queries)
-    return RouteMatch("prefix", reader.value("prefix"), case_sensitive, headers, queries)
+        return "path_separated_prefix", value
+    return "prefix", reader.value("prefix")
 
 
 def _forward(reader: Reader) -> ForwardAction:
@@ -161,6 +170,8 @@ def _forward(reader: Reader) -> ForwardAction:
         auto_host_rewrite=reader.wrapped("auto_host_rewrite", False),
         idle_timeout=_optional_seconds(reader, "idle_timeout"),
         max_stream_duration=_optional_seconds(longest, "max_stream_duration") if longest else None,
+        grpc_timeout_header_max=_optional_seconds(longest, "grpc_timeout_header_max") if longest else None,
+        grpc_timeout_header_offset=longest.seconds("grpc_timeout_header_offset", 0.0) if longest else 0.0,
     )
 
 

@@ -20,6 +20,10 @@ LOAD_ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 HTTP_CONNECTION_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+CORS = "envoy.extensions.filters.http.cors.v3.Cors"
+CORS_POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
+GRPC_WEB = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
 FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 STDOUT_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 STDERR_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog"
@@ -38,6 +42,10 @@ _MODULES = {
     ),
     TCP_PROXY: "envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2",
     ROUTER: "envoy.extensions.filters.http.router.v3.router_pb2",
+    CORS: "envoy.extensions.filters.http.cors.v3.cors_pb2",
+    CORS_POLICY: "envoy.extensions.filters.http.cors.v3.cors_pb2",
+    GRPC_WEB: "envoy.extensions.filters.http.grpc_web.v3.grpc_web_pb2",
+    FILTER_CONFIG: "envoy.config.route.v3.route_components_pb2",
     FILE_ACCESS_LOG: "envoy.extensions.access_loggers.file.v3.file_pb2",
     STDOUT_ACCESS_LOG: "envoy.extensions.access_loggers.stream.v3.stream_pb2",
     STDERR_ACCESS_LOG: "envoy.extensions.access_loggers.stream.v3.stream_pb2",

@@ -115,7 +115,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "UDP": (changed("listener", address={"socket_address": {"address": "127.0.0.1", "port_value": 1, "protocol": "UDP"}}), f"{L}.address.socket_address.protocol", "UDP"),
     "two chains": (changed("listener", filter_chains=[{}, {}]), f"{L}.filter_chains", "more than one"),
     "environment variable": (changed("route", route=None, direct_response={"status": 200, "body": {"environment_variable": "HOME"}}), f"{R}.direct_response.body.environment_variable", "not supported"),
-    "grpc match": (changed("match", grpc={}), f"{R}.match.grpc", "not supported"),
+    "TLS match": (changed("match", tls_context={}), f"{R}.match.tls_context", "not supported"),
     "control character": (changed("cluster", name="a\nb"), f"{C}.name", "control characters"),
     "ALPN": (upstream_tls(common_tls_context={"alpn_protocols": [""]}), f"{C}.transport_socket.typed_config.common_tls_context.alpn_protocols[0]", "255"),
     "other type for options": (changed("cluster", typed_extension_protocol_options={HTTP_OPTIONS: {"@type": LUA}}), O, "must be a"),
@@ -215,7 +215,7 @@ def test_names_the_place(name: str) -> None:
         "HTTP/3 upstream",
         "HTTP/3 downstream",
         "rds in a file",
-        "grpc match",
+        "TLS match",
     ],
 )
 def test_allowed_or_not_nothing_may_come_to_mean_something_else(name: str) -> None:
