@@ -25,15 +25,17 @@ UNSENT: Final = 12
 TE: Final = 13
 SERVER: Final = 14
 DATE: Final = 15
+GRPC_TIMEOUT: Final = 16
 # HTTP/2 only: the pseudo-header fields (RFC 9113 §8.3, RFC 8441 §4), and what RFC 9113 §8.2.1 calls malformed: a name
 # or a value that must not be, or a pseudo-header field that nothing defines.
-METHOD: Final = 16
-SCHEME: Final = 17
-PATH: Final = 18
-AUTHORITY: Final = 19
-STATUS: Final = 20
-PROTOCOL: Final = 21
-MALFORMED: Final = 22
+METHOD: Final = 17
+SCHEME: Final = 18
+PATH: Final = 19
+AUTHORITY: Final = 20
+STATUS: Final = 21
+PROTOCOL: Final = 22
+MALFORMED: Final = 23
+COOKIE: Final = 24
 
 
 class Field:
@@ -73,6 +75,7 @@ KINDS: Final[dict[bytes, int]] = {
     b"x-forwarded-client-cert": CLIENT_CERT,
     b"server": SERVER,
     b"date": DATE,
+    b"grpc-timeout": GRPC_TIMEOUT,
     UNSENT_HEADER: UNSENT,
 }
 

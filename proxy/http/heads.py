@@ -13,13 +13,15 @@ NO_UPGRADE: Final = b""
 CONNECT: Final = b"connect"
 """Values of `upgrade` beside a protocol's lower-case name: none is asked for, or what CONNECT asks for."""
 
+NONE_SENSITIVE: Final[list[bytes]] = []
+
 
 class RequestHead:
     """A request's method, target and headers, with what concerned only this hop taken out of `headers`.
 
     `length` is the body's: bytes, or CHUNKED. `upgrade` names the protocol that the client would rather speak.
     `authority` and `target` (path and query) are as received, but an absolute-form target has been split into the two
-    (RFC 9112 §3.2.2).
+    (RFC 9112 §3.2.2). `sensitive`: names of fields that no hop may keep in a table (RFC 7541 §7.1.3).
     """
 
     __slots__ = (
@@ -27,12 +29,14 @@ class RequestHead:
         "client_cert",
         "expect_continue",
         "forwarded_proto",
+        "grpc_timeout",
         "headers",
         "http10",
         "keep_alive",
         "length",
         "method",
         "request_id",
+        "sensitive",
         "target",
         "te_trailers",
         "traceparent",
@@ -53,7 +57,9 @@ class RequestHead:
         self.request_id: bytes | None = None
         self.forwarded_proto: bytes | None = None
         self.client_cert: bytes | None = None
+        self.grpc_timeout: bytes | None = None
         self.upgrade = NO_UPGRADE
+        self.sensitive = NONE_SENSITIVE
 
     @property
     def path(self) -> bytes:
@@ -89,13 +95,25 @@ _LIFTED: Final = {
     b"x-request-id": "request_id",
     b"x-forwarded-proto": "forwarded_proto",
     b"x-forwarded-client-cert": "client_cert",
+    b"grpc-timeout": "grpc_timeout",
 }
 
 
 class ResponseHead:
     """A response's status and headers. `length` is the body's: bytes, CHUNKED or UNTIL_CLOSE."""
 
-    __slots__ = ("dated", "headers", "keep_alive", "length", "reason", "server", "status", "unsent", "upgrade")
+    __slots__ = (
+        "dated",
+        "headers",
+        "keep_alive",
+        "length",
+        "reason",
+        "sensitive",
+        "server",
+        "status",
+        "unsent",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes, headers: Headers) -> None:
         self.status = status
@@ -107,16 +125,19 @@ class ResponseHead:
         self.server: bytes | None = None
         self.unsent: bytes | None = None
         self.upgrade = NO_UPGRADE
+        self.sensitive = NONE_SENSITIVE
 
 
 class Message:
-    """A request or response as far as it has arrived. The reader appends to `body`; its owner takes the chunks out."""
+    """A request or response as far as it has arrived. The reader appends to `body`; its owner takes the chunks out.
+    `sensitive`: as that of heads, for the trailers."""
 
-    __slots__ = ("body", "done", "trailers")
+    __slots__ = ("body", "done", "sensitive", "trailers")
 
     def __init__(self) -> None:
         self.body: list[bytes] = []
         self.trailers: Headers = []
+        self.sensitive = NONE_SENSITIVE
         self.done = False
 
 

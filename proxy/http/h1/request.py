@@ -11,6 +11,7 @@ from proxy.http.h1.fields import TOKEN, ProtocolError, check_line
 from proxy.http.h1.reader import HEAD, RAW, Reader
 from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, RequestHead, RequestMessage
+from proxy.http.target import is_connect_target, is_host
 
 _MAX_EMPTY_LINES: Final = 4
 
@@ -138,6 +139,8 @@ class RequestReader(Reader):
             if value.lower() != b"100-continue":  # RFC 9110 §10.1.1: nothing else is defined
                 raise ProtocolError("an expectation other than 100-continue", errors.EXPECTATION_FAILED)
             head.expect_continue = not head.http10
+        elif kind == names.GRPC_TIMEOUT:
+            head.grpc_timeout = value
         elif kind == names.TE:
             head.te_trailers = b"trailers" in tokens(value)
         elif kind == names.SERVER:
@@ -181,7 +184,7 @@ def _address(head: RequestHead, target: bytes, host: bytes) -> None:
     scheme, found, rest = target.partition(b"://")
     if head.method == b"CONNECT":
         host = target
-        if _CONNECT_TO.fullmatch(target) is None:
+        if not is_connect_target(target):
             raise ProtocolError("a CONNECT target that is not host:port (RFC 9110 §9.3.6)")
     elif found and scheme.lower() in (b"http", b"https"):
         # absolute-form: its authority wins over Host (RFC 9112 §3.2.2).
@@ -201,30 +204,15 @@ def _address(head: RequestHead, target: bytes, host: bytes) -> None:
 
 
 def _checked(host: bytes) -> bytes:
-    """RFC 3986 §3.2.2 and §3.2.3, without userinfo (RFC 9110 §4.2.4) and without commas, which would make a list of
-    it. Hosts that passed are remembered, within a bound."""
-    if host not in _hosts:
-        if len(host) > _MAX_HOST or _HOST.fullmatch(host) is None:
-            raise ProtocolError("no valid host (RFC 9112 §3.2)")
-        if len(_hosts) >= _MAX_HOSTS:
-            _hosts.clear()
-        _hosts.add(host)
+    if not is_host(host):
+        raise ProtocolError("no valid host (RFC 9112 §3.2)")
     return host
-
-
-_NAME: Final = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
-_HOST: Final = re.compile(rb"(?:" + _NAME + rb"(?::[0-9]{0,5})?)?")
-_CONNECT_TO: Final = re.compile(_NAME + rb":[0-9]{1,5}")
-_MAX_HOST: Final = 261
-"""A name's 255 octets (RFC 1035 §2.3.4) and a port."""
-_MAX_HOSTS: Final = 4096
-_hosts: set[bytes] = set()
 
 
 def _other_protocol(data: bytes) -> str:
     """What a client speaks instead, by the first bytes of what could not be read; empty if that is not known."""
     if data.startswith(b"PRI * HTTP/2.0"):  # RFC 9113 §3.4
-        return "HTTP/2 is not supported yet"
+        return "HTTP/2 is off on this port, or comes in the middle of HTTP/1.1"
     if data.startswith(b"\x16\x03"):  # a TLS handshake record (RFC 8446 §5.1)
         return "this port speaks plain HTTP, and the client TLS"
     return ""

@@ -23,6 +23,7 @@ _RESPONSE_FIELDS: Final = {
     names.CLIENT_CERT: b"x-forwarded-client-cert",
     names.EXPECT: b"expect",
     names.TE: b"te",
+    names.GRPC_TIMEOUT: b"grpc-timeout",
 }
 _MAX_STATUS_LINES: Final = 64
 _status_lines: dict[bytes, tuple[bool, int, bytes]] = {}

@@ -16,6 +16,15 @@ _PSEUDO: Final[dict[bytes, int]] = {
     b":status": headers.STATUS,
     b":protocol": headers.PROTOCOL,
 }
+_OWN: Final[dict[bytes, int]] = {
+    b"cookie": headers.COOKIE,
+    # They speak of a connection, which HTTP/2 does otherwise (RFC 9113 §8.2.2).
+    b"connection": MALFORMED,
+    b"keep-alive": MALFORMED,
+    b"proxy-connection": MALFORMED,
+    b"transfer-encoding": MALFORMED,
+    b"upgrade": MALFORMED,
+}
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 """RFC 9110 §5.6.2, without the capitals (RFC 9113 §8.2.1)."""
 _CONTROLS: Final = bytes(octet for octet in range(128) if (octet < 32 and octet != 9) or octet == 127)
@@ -32,7 +41,7 @@ def kind_of(name: bytes) -> int:
     if kind is not None:
         return kind
     valid = _TOKEN.fullmatch(name) is not None
-    kind = headers.KINDS.get(name, PLAIN) if valid else _PSEUDO.get(name, MALFORMED)
+    kind = _OWN.get(name, headers.KINDS.get(name, PLAIN)) if valid else _PSEUDO.get(name, MALFORMED)
     if len(name) <= 64:
         if len(_names) >= _MAX_NAMES:
             _names.clear()
