@@ -26,7 +26,7 @@ class GrpcWeb:
 
 @dataclass(frozen=True, slots=True)
 class CorsPolicy:
-    """envoy.extensions.filters.http.cors.v3.CorsPolicy, of a route or of a virtual host.
+    """envoy.extensions.filters.http.cors.v3.CorsPolicy, of a route, a virtual host or a route configuration.
 
     The texts, `max_age` (seconds) among them, are written as they stand; "" writes no header.
     """
@@ -46,8 +46,8 @@ class CorsPolicy:
     forward_not_matching_preflights: bool | None = None
 
     def over(self, outer: CorsPolicy | None) -> CorsPolicy:
-        """This policy, a route's, with what only its virtual host's says: field by field, as Envoy reads the two.
-        Whether the filter is enabled there, says this one alone."""
+        """This policy with what only a less specific one says: field by field, as Envoy reads the two. Whether the
+        filter is enabled, the most specific one says alone."""
         if outer is None:
             return self
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in ((), "", None)}

@@ -157,6 +157,9 @@ class RouteConfiguration:
     ignore_port_in_host_matching: bool = False
     headers: HeaderMutations = HeaderMutations()
     most_specific_header_mutations_wins: bool = False
+    # What the typed_per_filter_config of its virtual hosts and routes does not say.
+    cors: CorsPolicy | None = None
+    grpc_web_disabled: bool = False
 
     def clusters(self) -> frozenset[str]:
         """The names of every cluster that a route refers to."""

@@ -9,7 +9,6 @@ from proxy.config.filters import CorsPolicy
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
-    HeaderMutations,
     RetryPolicy,
     Route,
     RouteConfiguration,
@@ -49,8 +48,8 @@ class Defaults:
 class CompiledRoute(Generic[Target]):
     """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
 
-    `outer`: the mutations of its virtual host and route configuration, `most_specific_last` where they come first.
-    `grpc_timeout_header_max`, `grpc_timeout_header_offset`: as in ForwardAction."""
+    `cors` is what it, its virtual host and its route configuration say together; `grpc_timeout_header_max`
+    and `grpc_timeout_header_offset` are ForwardAction's."""
 
     __slots__ = (
         "action",
@@ -81,10 +80,9 @@ class CompiledRoute(Generic[Target]):
         self,
         config: Route,
         host: VirtualHost,
+        configuration: RouteConfiguration,
         resolve: Callable[[str], Target],
         defaults: Defaults,
-        outer: tuple[HeaderMutations, ...] = (),
-        most_specific_last: bool = False,
     ) -> None:
         self.name = config.name
         self.action: ForwardAction | DirectResponse = config.action
@@ -104,10 +102,13 @@ class CompiledRoute(Generic[Target]):
         self.max_stream_duration = defaults.max_stream_duration
         self.grpc_timeout_header_max: float | None = None
         self.grpc_timeout_header_offset = 0.0
-        self.cors: CorsPolicy | None = host.cors if config.cors is None else config.cors.over(host.cors)
-        self.grpc_web_disabled = config.grpc_web_disabled or host.grpc_web_disabled
-        levels = (config.headers, *outer)
-        if most_specific_last:
+        self.cors: CorsPolicy | None = configuration.cors
+        for policy in (host.cors, config.cors):
+            if policy is not None:
+                self.cors = policy.over(self.cors)
+        self.grpc_web_disabled = config.grpc_web_disabled or host.grpc_web_disabled or configuration.grpc_web_disabled
+        levels = (config.headers, host.headers, configuration.headers)
+        if configuration.most_specific_header_mutations_wins:
             levels = levels[::-1]
         compile_value = defaults.compile_value
         self.request_edits: HeaderEdits | None = compile_edits(
@@ -183,10 +184,8 @@ class RouteTable(Generic[Target]):
         self._default: tuple[CompiledRoute[Target], ...] = ()
         self._cache: dict[bytes, tuple[CompiledRoute[Target], ...]] = {}
         for host in config.virtual_hosts:
-            outer = (host.headers, config.headers)
-            last = config.most_specific_header_mutations_wins
             routes = [route for route in host.routes if (route.match.kind == "connect_matcher") is connect]
-            self._add(host, tuple([CompiledRoute(entry, host, resolve, defaults, outer, last) for entry in routes]))
+            self._add(host, tuple([CompiledRoute(entry, host, config, resolve, defaults) for entry in routes]))
         self._suffixes.sort(key=lambda pair: -len(pair[0]))
         self._prefixes.sort(key=lambda pair: -len(pair[0]))
         self._connect: RouteTable[Target] | None = None

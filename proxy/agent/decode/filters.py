@@ -55,7 +55,7 @@ def read_http_filters(reader: Reader) -> tuple[HttpFilter, ...]:
 
 
 def read_per_filter_config(reader: Reader) -> PerRoute:
-    """The typed_per_filter_config of a Route or a VirtualHost."""
+    """The typed_per_filter_config of a Route, a VirtualHost or a RouteConfiguration."""
     cors: CorsPolicy | None = None
     grpc_web_disabled = False
     entries = reader.value("typed_per_filter_config")

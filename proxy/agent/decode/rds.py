@@ -85,6 +85,7 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
         reader.value("ignore_port_in_host_matching"),
         read_header_mutations(reader),
         reader.value("most_specific_header_mutations_wins"),
+        *read_per_filter_config(reader),
     )
 
 

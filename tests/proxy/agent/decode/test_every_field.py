@@ -60,7 +60,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.core.v3.base", "HeaderValue", "", "key value"),
     ("extensions.filters.network.tcp_proxy.v3.tcp_proxy", "TcpProxy", "proxy.agent.decode.tcp_proxy:read_tcp_proxy",
      "stat_prefix cluster weighted_clusters access_log idle_timeout max_connect_attempts max_downstream_connection_duration"),
-    ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching most_specific_header_mutations_wins " + MUTATIONS),
+    ("config.route.v3.route", "RouteConfiguration", RDS + "read_route_configuration", "name virtual_hosts ignore_port_in_host_matching most_specific_header_mutations_wins typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters grpc"),
