@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from proxy.cluster.state import ClusterState
+from proxy.config.filters import GRPC_WEB
 from proxy.config.listener import Listener
 from proxy.config.route import RouteConfiguration
 from proxy.filters import FILTERS
@@ -108,7 +109,12 @@ class ListenerState:
         self.handshake_timeout = listener.filter_chain.transport_socket_connect_timeout or 15.0
         self.idle_timeout = config.idle_timeout
         self.inbound = listener.traffic_direction == "INBOUND"
-        defaults = Defaults(config.stream_idle_timeout, config.max_stream_duration, compile_header_value)
+        defaults = Defaults(
+            config.stream_idle_timeout,
+            config.max_stream_duration,
+            compile_header_value,
+            any(entry.type_url == GRPC_WEB for entry in config.http_filters),
+        )
         self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__, defaults)
         self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
         self.filters_reversed = self.filters[::-1]
