@@ -77,10 +77,12 @@ class Decoder:
                 at = self._at
             left -= field.size
             room -= 1
-            if left >= 0 and room >= 0:
-                fields.append(field)
-            else:
+            if left < 0 or room < 0:
                 self.overflow = True
+                continue
+            fields.append(field)
+            if 0x10 <= octet < 0x20:  # §6.2.3
+                self.sensitive.append(field.pair[0])
         return fields
 
     def _entry(self, index: int) -> Field:
@@ -101,20 +103,16 @@ class Decoder:
         if index == mask:
             index = self._integer(block, self._at, mask)
         if index == 0:
-            name = self._string(block)
-            kind = kind_of(name)
+            name = self._string(block, True)
         else:
             named = FIELDS[index - 1] if index <= _STATIC else self._entry(index)
             name = named.pair[0]
-            kind = kind_of(name)
-        field = make_field(name, self._string(block), kind)
+        field = make_field(name, self._string(block, False), kind_of(name))
         if octet >= 0x40:
             self._insert(field)
-        elif octet >= 0x10:
-            self.sensitive.append(name)
         return field
 
-    def _string(self, block: bytes) -> bytes:
+    def _string(self, block: bytes, names: bool) -> bytes:
         """The string literal at _at (§5.2)."""
         at = self._at
         if at >= len(block):
@@ -132,7 +130,7 @@ class Decoder:
         value = block[at:end]
         if octet < 0x80:
             return value
-        decoded = huffman.decode(value)
+        decoded = huffman.decode_name(value) if names else huffman.decode(value)
         if decoded is None:
             raise HpackError("EOS or wrong padding in a Huffman string (RFC 7541 §5.2)")
         return decoded

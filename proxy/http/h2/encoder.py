@@ -37,7 +37,8 @@ _STAPLES: Final = frozenset((
 """Names whose values are few: they enter the table at once."""
 
 _MAX_NAMES: Final = 2048
-_MAX_SEEN: Final = 2048
+_SEEN: Final = 2047
+"""A mask for the hashes of pairs: how many are remembered, less one."""
 _MAX_ENTRY: Final = 512
 """Larger fields would displace too many others."""
 
@@ -79,7 +80,8 @@ class _Name:
 
 
 _names: dict[bytes, _Name] = {}
-_seen: dict[Any, bool] = {}
+_seen: Final = [0] * (_SEEN + 1)
+"""Hashes of pairs that were sent lately on any connection: each in the place of its last bits."""
 
 
 def _name(name: bytes) -> _Name:
@@ -166,11 +168,12 @@ class Encoder:
         size = len(name) + len(value) + 32
         if size > _MAX_ENTRY or size > self._max:
             return False
-        if not known.staple and pair not in _seen:
-            if len(_seen) >= _MAX_SEEN:
-                _seen.clear()
-            _seen[pair] = True
-            return False
+        if not known.staple:
+            mark = hash(pair)
+            place = mark & _SEEN
+            if _seen[place] != mark:
+                _seen[place] = mark
+                return False
         if self._size + size > self._max:
             self._evict(self._max - size)
         self._numbers[pair] = self._next - _STATIC

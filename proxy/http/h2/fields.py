@@ -27,8 +27,8 @@ _OWN: Final[dict[bytes, int]] = {
 }
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 """RFC 9110 §5.6.2, without the capitals (RFC 9113 §8.2.1)."""
-_CONTROLS: Final = bytes(octet for octet in range(128) if (octet < 32 and octet != 9) or octet == 127)
-"""What no value may hold: what HTTP/1.1 may not carry either (RFC 9110 §5.5)."""
+_CHANGED: Final = bytes(0x80 if (octet < 32 and octet != 9) or octet == 127 else octet for octet in range(256))
+"""Changes what no value may hold, which is what HTTP/1.1 may not carry either (RFC 9110 §5.5), and nothing else."""
 _MAX_NAMES: Final = 4096
 _names: dict[bytes, int] = {}
 NAMES: Final = _names
@@ -51,8 +51,6 @@ def kind_of(name: bytes) -> int:
 
 def make_field(name: bytes, value: bytes, kind: int) -> Field:
     """The field of a name, whose kind is `kind`, and a value; MALFORMED when the value is none (RFC 9113 §8.2.1)."""
-    if value and (
-        len(value.translate(None, _CONTROLS)) != len(value) or value[0] in (32, 9) or value[len(value) - 1] in (32, 9)
-    ):
+    if value and (value.translate(_CHANGED) != value or value[0] <= 32 or value[len(value) - 1] in (32, 9)):
         kind = MALFORMED
     return Field((name, value), kind, len(name) + len(value) + 32)

@@ -50,53 +50,78 @@ def _tree() -> list[list[int]]:
     return nodes
 
 
-def _steps() -> list[int]:
-    """Per state and four bits: next state * 16 << 9 | the octet that became complete + 1, or 0."""
-    nodes = _tree()
-    steps = []
-    for start in range(len(nodes)):
-        for nibble in range(16):
-            node = start
-            symbol = 0
-            for shift in (3, 2, 1, 0):
+class _State:
+    """What came before an octet: an inner node of the tree. `text` and `follow` are filled in when it first occurs:
+    few states do, as few characters are common."""
+
+    __slots__ = ("ends", "follow", "node", "text")
+
+    def __init__(self, node: int) -> None:
+        self.node = node
+        self.ends = False
+        """Whether a string may end here: after fewer than eight bits of padding, all ones."""
+        self.text: list[bytes] = []
+        """Per octet, the characters that it completes."""
+        self.follow: list[_State] = []
+        """Per octet, the state behind it."""
+
+    def fill(self) -> None:
+        text: list[bytes] = []
+        for octet in range(256):
+            node = self.node
+            found = b""
+            for shift in range(7, -1, -1):
                 if node == _FAILED:
                     break
-                node = nodes[node][nibble >> shift & 1]
+                node = _NODES[node][octet >> shift & 1]
                 if node == ~_EOS:
                     node = _FAILED
                 elif node < 0:
-                    symbol = ~node + 1
+                    found += bytes((~node,))
                     node = 0
-            steps.append(node * 16 << 9 | symbol)
-    steps.extend([_FAILED * 16 << 9] * 16)
-    return steps
+            text.append(_texts.setdefault(found, found))
+            self.follow.append(_STATES[node])
+        self.text = text
 
 
-def _ends() -> frozenset[int]:
-    """The states that a string may end in: after fewer than eight bits of padding, all ones."""
-    nodes = _tree()
-    ends = {0}
+def _states() -> list[_State]:
+    states = [_State(node) for node in range(_FAILED + 1)]
     node = 0
-    for _ in range(7):
-        node = nodes[node][1]
-        ends.add(node)
-    return frozenset(ends)
+    for _ in range(8):
+        states[node].ends = True
+        node = _NODES[node][1]
+    return states
 
 
-_STEPS: Final = _steps()
-_ENDS: Final = _ends()
+_NODES: Final[list[list[int]]] = _tree()
+_STATES: Final[list[_State]] = _states()
+_START: Final[_State] = _STATES[0]
+_texts: dict[bytes, bytes] = {}
+_MAX_NAMES: Final = 1024
+_names: dict[bytes, bytes] = {}
 
 
 def decode(data: bytes) -> bytes | None:
     """The string, or None when it is none: it holds EOS, or its padding is not the beginning of EOS, or is too long."""
-    out: list[int] = []
-    state = 0
-    for octet in data:
-        step = _STEPS[state + (octet >> 4)]
-        if step & 511:
-            out.append((step & 511) - 1)
-        step = _STEPS[(step >> 9) + (octet & 15)]
-        if step & 511:
-            out.append((step & 511) - 1)
-        state = step >> 9
-    return bytes(out) if state >> 4 in _ENDS else None
+    parts: list[bytes] = []
+    state = _START
+    for at in range(len(data)):
+        octet = data[at]
+        if not state.text:
+            state.fill()
+        parts.append(state.text[octet])
+        state = state.follow[octet]
+    return b"".join(parts) if state.ends else None
+
+
+def decode_name(data: bytes) -> bytes | None:
+    """As decode does, for names: they are few, so they are remembered, within a bound."""
+    known = _names.get(data)
+    if known is not None:
+        return known
+    name = decode(data)
+    if name is not None and len(data) <= 64:
+        if len(_names) >= _MAX_NAMES:
+            _names.clear()
+        _names[data] = name
+    return name
