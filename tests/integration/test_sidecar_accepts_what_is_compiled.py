@@ -49,11 +49,25 @@ name: by-port
 localPort: 15080
 """
 
+HTTP2 = """
+kind: Service
+name: search
+protocol: http2
+---
+kind: Service
+name: stock
+protocol: grpc
+localPort: 15081
+routes:
+  - {name: bounded, matches: [{path: {value: /shop.Stock/Watch}}], backendRefs: [{name: stock}], timeouts: {request: 1h}}
+  - {name: rest, backendRefs: [{name: stock}]}
+"""
 
-@pytest.mark.parametrize("service", ["cart", "ledger"])
+
+@pytest.mark.parametrize("service", ["cart", "ledger", "search", "stock"])
 def test_the_decoders_understand_every_resource(service: str) -> None:
     compiler = Compiler("pillion.local")
-    documents = mesh.parse([("mesh", MESH + "---" + FULL + "---" + TCP)])
+    documents = mesh.parse([("mesh", "---".join((MESH, FULL, TCP, HTTP2)))])
     mesh.validate(documents)
     found = [
         Instance("cart", "1", "10.0.0.1", 15006, {"version": "v1", "zone": "z"}, 7),
@@ -72,6 +86,8 @@ MESHES = [
     FULL,
     MESH + "---" + FULL,
     MESH + "---" + TCP,
+    MESH + "---" + HTTP2,
+    MESH.replace("name: cart\n", "name: cart\nprotocol: grpc\n"),
     MESH.replace("payments", "billing"),
     "kind: Service\nname: cart\nversions: {v9: {labels: {v: x}}}\nroutes: [{backendRefs: [{name: cart, version: v9}]}]",
 ]
