@@ -9,23 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-from envoy.config.listener.v3.listener_pb2 import Listener
-from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
-    HttpConnectionManager,
-)
-from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 from google.protobuf import json_format
-from google.protobuf.any_pb2 import Any
 
 from control_plane import mesh
 from control_plane.compile import Client, Compiler
 from control_plane.leases import Instance
-from control_plane.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
-from tests.support.envoy_files import files_for_sds, write_certificates
+from tests.support.envoy_files import static_bootstrap, write_certificates
 
 ENVOY = Path(sys.executable).with_name("envoy")
 pytestmark = [
@@ -95,7 +84,7 @@ def test_envoy_accepts_what_is_compiled(tmp_path: Path, service: str) -> None:
     snapshot = compiler.snapshot(Client(service, 8080, 15006, 15001))
     assert snapshot.consistent() == []
     bootstrap = tmp_path / "bootstrap.json"
-    bootstrap.write_text(json_format.MessageToJson(static_bootstrap(snapshot, tmp_path)))
+    bootstrap.write_text(json_format.MessageToJson(static_bootstrap(snapshot, write_certificates(tmp_path))))
     done = subprocess.run(
         [ENVOY if ENVOY.exists() else "envoy", "--mode", "validate", "-c", bootstrap, "--log-level", "warn"],
         capture_output=True,
@@ -106,38 +95,3 @@ def test_envoy_accepts_what_is_compiled(tmp_path: Path, service: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "deprecated" not in done.stderr
     json.loads(bootstrap.read_text())
-
-
-def static_bootstrap(snapshot: Snapshot, directory: Path) -> Bootstrap:
-    """Every resource in one file: RDS and EDS inlined, SDS names replaced by PEM files."""
-    files = write_certificates(directory)
-    bootstrap = Bootstrap()
-    bootstrap.node.id, bootstrap.node.cluster = "storefront~1", "storefront"
-    routes = {name: unpack(snapshot, ROUTE, name, RouteConfiguration()) for name in snapshot.tables[ROUTE].by_name}
-    for name in snapshot.tables[LISTENER].by_name:
-        listener = unpack(snapshot, LISTENER, name, Listener())
-        chain = listener.filter_chains[0]
-        manager = HttpConnectionManager()
-        if chain.filters[0].typed_config.Unpack(manager) and manager.HasField("rds"):
-            manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
-            chain.filters[0].typed_config.Pack(manager)
-        if chain.HasField("transport_socket"):
-            files_for_sds(chain.transport_socket.typed_config, DownstreamTlsContext(), files)
-        bootstrap.static_resources.listeners.append(listener)
-    for name in snapshot.tables[CLUSTER].by_name:
-        cluster = unpack(snapshot, CLUSTER, name, Cluster())
-        if cluster.type == Cluster.EDS:
-            cluster.type = Cluster.STATIC
-            cluster.ClearField("eds_cluster_config")
-            cluster.load_assignment.CopyFrom(unpack(snapshot, ENDPOINT, name, ClusterLoadAssignment()))
-        if cluster.HasField("transport_socket"):
-            files_for_sds(cluster.transport_socket.typed_config, UpstreamTlsContext(), files)
-        bootstrap.static_resources.clusters.append(cluster)
-    return bootstrap
-
-
-def unpack(snapshot: Snapshot, type_url: str, name: str, message):
-    packed = Any.FromString(snapshot.tables[type_url].by_name[name].body)
-    assert packed.type_url == type_url
-    assert packed.Unpack(message)
-    return message
