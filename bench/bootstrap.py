@@ -17,6 +17,10 @@ _ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": _TYPE + "filters.http.router.v3.Router"},
 }
+_HTTP2 = {
+    "@type": _TYPE + "upstreams.http.v3.HttpProtocolOptions",
+    "explicit_http_config": {"http2_protocol_options": {}},
+}
 _LOG_FIELDS = {
     "start": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
@@ -34,7 +38,7 @@ def bootstrap(sidecar: Sidecar) -> str:
     """The file's text (YAML)."""
     chain: dict[str, Any] = {"filters": [_tcp() if sidecar.role == "tcp" else _http(sidecar)]}
     if sidecar.downstream is not None:
-        chain["transport_socket"] = _tls("Downstream", sidecar.downstream)
+        chain["transport_socket"] = _tls("Downstream", sidecar.downstream, sidecar.http2)
     listener = {"name": "in", "address": _address(sidecar.listen), "filter_chains": [chain]}
     count = 0 if sidecar.role == "reply" else sidecar.clusters
     values = {
@@ -104,11 +108,13 @@ def _cluster(sidecar: Sidecar, number: int) -> dict[str, Any]:
         "load_assignment": {"cluster_name": name, "endpoints": endpoints},
     }
     if sidecar.upstream_tls is not None:
-        found["transport_socket"] = _tls("Upstream", sidecar.upstream_tls)
+        found["transport_socket"] = _tls("Upstream", sidecar.upstream_tls, sidecar.http2)
+    if sidecar.http2:
+        found["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _HTTP2}
     return found
 
 
-def _tls(side: str, tls: Tls) -> dict[str, Any]:
+def _tls(side: str, tls: Tls, http2: bool) -> dict[str, Any]:
     common = {
         "tls_certificates": [
             {"certificate_chain": {"filename": str(tls.chain)}, "private_key": {"filename": str(tls.key)}}
@@ -117,7 +123,7 @@ def _tls(side: str, tls: Tls) -> dict[str, Any]:
             "trusted_ca": {"filename": str(tls.roots)},
             "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": tls.peer}}],
         },
-        "alpn_protocols": ["http/1.1"],
+        "alpn_protocols": ["h2" if http2 else "http/1.1"],
     }
     context: dict[str, Any] = {
         "@type": f"{_TYPE}transport_sockets.tls.v3.{side}TlsContext",

@@ -7,6 +7,10 @@ class BenchError(Exception):
     """The run cannot go on as asked."""
 
 
+class NotInstalled(BenchError):
+    """A scenario needs a program that is not there."""
+
+
 class ProxyFailed(BenchError):
     """A proxy refused its configuration, ended, or was never ready."""
 

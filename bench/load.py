@@ -1,11 +1,9 @@
-"""Load for the HTTP scenarios, whatever the protocol: at a fixed rate, at saturation, and open-loop latency.
-
-HTTP/2 will be another class of this shape.
-"""
+"""Load for the HTTP scenarios, whatever the protocol: at a fixed rate, at saturation, and open-loop latency."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +42,14 @@ class Load(Protocol):
         """Which programs make the load, for the report."""
 
 
+def attempts(window: Callable[[], Latency]) -> Latency:
+    """An open-loop window, again when it could not keep to its schedule. Raises RequestsFailed."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(NotSent):
+            return window()
+    return window()
+
+
 class FixedRate(Protocol):
     """An open set of connections; a context manager."""
 
@@ -73,11 +79,9 @@ class Http1:
             return generator.run(seconds).requests
 
     def latency(self, port: int, rate: int, seconds: float) -> Latency:
-        if self._k6 is not None:
-            for _ in range(ATTEMPTS - 1):
-                with contextlib.suppress(NotSent):
-                    return tools.k6(self._k6, port, rate, WARM, seconds, self._directory)
-            return tools.k6(self._k6, port, rate, WARM, seconds, self._directory)
+        k6 = self._k6
+        if k6 is not None:
+            return attempts(lambda: tools.k6(k6, port, rate, WARM, seconds, self._directory))
         with Generator(port, CONNECTIONS) as generator:
             generator.run(WARM, rate)
             ordered = sorted(generator.run(seconds, rate).latencies)

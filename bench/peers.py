@@ -8,15 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench.sidecar import Sidecar
+from bench.sidecar import Sidecar, Tls
 
 
 def haproxy(sidecar: Sidecar) -> str:
     """haproxy.cfg. The access log goes to stdout, which its owner sends to a file: HAProxy writes no log files."""
-    tls = sidecar.downstream
-    bind = f"bind 127.0.0.1:{sidecar.listen}"
-    if tls is not None:
-        bind += f" ssl crt {tls.combined} ca-file {tls.roots} verify required alpn http/1.1"
+    bind = f"bind 127.0.0.1:{sidecar.listen}" + _haproxy_leg(sidecar.downstream, sidecar.http2)
     front = ["frontend in", f"    {bind}"]
     if sidecar.role == "tcp":
         front += ["    mode tcp", "    no log", "    default_backend cluster-0"]
@@ -62,13 +59,18 @@ def _haproxy_backend(sidecar: Sidecar, number: int) -> str:
     server = f"    server s 127.0.0.1:{sidecar.upstream}"
     if sidecar.role == "http":  # its outlier detection, which brings a server back by checks
         server += " check inter 5s observe layer7 error-limit 5 on-error mark-down"
-    tls = sidecar.upstream_tls
-    if tls is not None:
-        server += f" ssl crt {tls.combined} ca-file {tls.roots} verify required alpn http/1.1"
+    server += _haproxy_leg(sidecar.upstream_tls, sidecar.http2)
     lines = [f"backend cluster-{number}", "    balance leastconn", server]
     if sidecar.role == "tcp":
         lines.insert(1, "    mode tcp")
     return "\n".join(lines)
+
+
+def _haproxy_leg(tls: Tls | None, http2: bool) -> str:
+    if tls is None:
+        return " proto h2" if http2 else ""
+    alpn = "h2" if http2 else "http/1.1"
+    return f" ssl crt {tls.combined} ca-file {tls.roots} verify required alpn {alpn}"
 
 
 def nginx(sidecar: Sidecar, directory: Path) -> str:
@@ -111,7 +113,7 @@ def _nginx_main(pid_file: Path) -> str:
 
 def _nginx_http(sidecar: Sidecar) -> list[str]:
     down, up = sidecar.downstream, sidecar.upstream_tls
-    lines = [f"    access_log {sidecar.log} line buffer=64k flush=1s;"]
+    lines = [f"    access_log {sidecar.log} line buffer=64k flush=1s;", "    client_max_body_size 0;"]
     temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     lines += [f"    {name}_temp_path {sidecar.log.parent}/nginx-{name};" for name in temporary]
     if sidecar.clusters > 100:
@@ -127,27 +129,32 @@ def _nginx_http(sidecar: Sidecar) -> list[str]:
         f"        ssl_client_certificate {down.roots}; ssl_verify_client on;",
         "        ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off;",
     ]  # fmt: skip
+    listen = f"listen 127.0.0.1:{sidecar.listen}{' ssl' if down else ''}{' http2' if sidecar.http2 else ''}"
     for number in range(sidecar.clusters):
         name = f"server_name service-{number};" if number else ""
-        lines += [
-            f"    server {{ listen 127.0.0.1:{sidecar.listen}{' ssl' if down else ''}"
-            f"{' default_server' if number == 0 else ''}; {name}",
-            *tls,
-        ]
+        lines += [f"    server {{ {listen}{' default_server' if number == 0 else ''}; {name}", *tls]
         if sidecar.role == "reply":
             lines += ['        location / { default_type text/plain; return 200 "ok"; }', "    }"]
             continue
-        lines += [
-            f"        location / {{ proxy_pass {'https' if up else 'http'}://cluster-{number}; proxy_http_version 1.1;",
-            '            proxy_set_header Connection ""; proxy_set_header Host $host;',
-            "            proxy_set_header X-Request-Id $made_request_id;",
-            "            proxy_next_upstream error timeout; proxy_next_upstream_tries 3; proxy_connect_timeout 1s;",
-        ]
-        if up is not None:
-            lines += [
-                f"            proxy_ssl_certificate {up.chain}; proxy_ssl_certificate_key {up.key};",
-                f"            proxy_ssl_trusted_certificate {up.roots}; proxy_ssl_verify on; proxy_ssl_name in;",
-                "            proxy_ssl_protocols TLSv1.2 TLSv1.3;",
-            ]
-        lines += ["        }", "    }"]
+        lines += [*_nginx_location(sidecar, up, f"cluster-{number}"), "    }"]
     return lines
+
+
+def _nginx_location(sidecar: Sidecar, up: Tls | None, cluster: str) -> list[str]:
+    """HTTP/2 upstreams are its gRPC module's, whose directives have the names of the proxy module's."""
+    scheme = f"{'grpc' if sidecar.http2 else 'http'}{'s' if up else ''}"
+    lines = [
+        f"        location / {{ proxy_pass {scheme}://{cluster};",
+        "            proxy_set_header X-Request-Id $made_request_id;",
+        "            proxy_next_upstream error timeout; proxy_next_upstream_tries 3; proxy_connect_timeout 1s;",
+    ]
+    if not sidecar.http2:
+        lines.append('            proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;')
+    if up is not None:
+        lines += [
+            f"            proxy_ssl_certificate {up.chain}; proxy_ssl_certificate_key {up.key};",
+            f"            proxy_ssl_trusted_certificate {up.roots}; proxy_ssl_verify on; proxy_ssl_name in;",
+            "            proxy_ssl_protocols TLSv1.2 TLSv1.3;",
+        ]
+    lines.append("        }")
+    return [line.replace(" proxy_", " grpc_") for line in lines] if sidecar.http2 else lines

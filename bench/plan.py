@@ -96,6 +96,15 @@ class Run:
                 self.fail(scenario, contender.subject.title, error)
                 contenders.remove(contender)
 
+    def end(self, scene: Scene, scenario: Scenario, contenders: list[Contender]) -> None:
+        """End the proxies and read their access logs; one that has logged nothing is out."""
+        scene.end()
+        for contender in contenders:
+            try:
+                contender.deployed.check_logs()
+            except BenchError as error:
+                self.fail(scenario, contender.subject.title, error)
+
     def _check_form(self, scenario: Scenario, subject: Subject) -> None:
         """Say when Pillion runs interpreted. Raises ProxyFailed when the control is not of the same form."""
         if subject.loaded.get("compiled") == "no" and INTERPRETED not in self.skipped:

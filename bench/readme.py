@@ -9,9 +9,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+from bench import bars
 from bench.errors import BenchError
 from bench.figures import FIGURES
-from bench.report import cell, headline, markdown_table, ratio_cell
+from bench.report import cell, headline, markdown_table, ratio_cell, without_empty_end
 from bench.result import CONTROL, DIRECT, ENVOY, PILLION, Result, load
 
 BEGIN = "<!-- bench: what follows is written by python -m bench.readme -->"
@@ -35,7 +36,7 @@ def block(result: Result) -> str:
         for subject in scenario.subjects:
             if subject.name not in (DIRECT, CONTROL):
                 names[subject.name] = subject.title
-    head = ["", *names.values(), "Pillion / Envoy"]
+    head = ["", *names.values(), "Pillion / Envoy", "bar"]
     rows = []
     for scenario in result.scenarios:
         for name in SHOWN:
@@ -45,7 +46,8 @@ def block(result: Result) -> str:
                 continue
             cells = [cell(subject, figure) if subject is not None else "" for subject in found]
             ratio = ratio_cell(scenario.ratio(name, PILLION, ENVOY))
-            rows.append([f"{scenario.title}: {figure.title}", *(each.partition(" (")[0] for each in cells), ratio])
+            cells = [f"{scenario.title}: {figure.title}", *(each.partition(" (")[0] for each in cells), ratio]
+            rows.append([*cells, bars.shown(scenario.name, name)])
     facts, options = result.facts, result.options
     versions = ", ".join(
         f"{kind} {facts['tools'][kind]}" for kind in ("envoy", "haproxy", "nginx") if kind in facts["tools"]
@@ -56,7 +58,9 @@ def block(result: Result) -> str:
         f"Python {facts['python']}, {versions}. {medians} of {options['seconds']:g} s; in "
         "brackets the range of the ratio over the turns. CPU and memory are per sidecar."
     )
-    return "\n\n".join((headline(result), "\n".join(markdown_table(head, rows)), textwrap.fill(how, 120)))
+    return "\n\n".join(
+        (headline(result), "\n".join(markdown_table(*without_empty_end(head, rows))), textwrap.fill(how, 120))
+    )
 
 
 def replaced(text: str, new: str) -> str:

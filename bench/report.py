@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench import maths
+from bench import bars, maths
 from bench.figures import FIGURES, Figure
 from bench.result import CONTROL, DIRECT, ENVOY, HAPROXY, PILLION, Result, Scenario, Subject
 
-_HEADLINES = (("h1-hop", "A hop"), ("h1-pair", "A pair of sidecars over mutual TLS"))
+_HEADLINES = (
+    ("h1-hop", "A hop"),
+    ("h1-pair", "A pair of sidecars over mutual TLS"),
+    ("grpc-latency", "A pair of sidecars over mutual TLS, with gRPC,"),
+)
+
+BAR = "bar (Pillion / Envoy)"
+"""The heading over what is to be reached."""
 
 
 def headline(result: Result) -> str:
@@ -61,15 +68,15 @@ def table(scenario: Scenario) -> list[str]:
         compared = [(f"Pillion / {s.title}", PILLION, s.name) for s in subjects if s.name in (ENVOY, HAPROXY)]
         if scenario.subject(CONTROL) is not None:
             compared.append(("noise (Pillion again / Pillion)", CONTROL, PILLION))
-    head = ["", *(subject.title for subject in subjects), *(heading for heading, _, _ in compared)]
+    head = ["", *(subject.title for subject in subjects), *(heading for heading, _, _ in compared), BAR]
     rows = []
     for figure in FIGURES.values():
         if not any(figure.name in subject.figures for subject in subjects):
             continue
         row = [figure.title, *(cell(subject, figure) for subject in subjects)]
         row += [ratio_cell(scenario.ratio(figure.name, one, other)) for _, one, other in compared]
-        rows.append(row)
-    return markdown_table(head, rows)
+        rows.append([*row, bars.shown(scenario.name, figure.name)])
+    return markdown_table(*without_empty_end(head, rows))
 
 
 def cell(subject: Subject, figure: Figure) -> str:
@@ -101,6 +108,13 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
     return [line(head), "|" + "---|" * len(head), *(line(row) for row in rows)]
+
+
+def without_empty_end(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The same without its last column if no row has anything there."""
+    if any(row[-1] for row in rows):
+        return head, rows
+    return head[:-1], [row[:-1] for row in rows]
 
 
 def _shown(subject: Subject, figure: str) -> str:

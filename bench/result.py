@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import maths
+from bench.bars import BARS
 from bench.errors import BenchError
 from bench.figures import FIGURES
 
@@ -88,9 +89,10 @@ class Result:
         return next((scenario for scenario in self.scenarios if scenario.name == name), None)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; each figure also as median, low and high."""
+        """Plain values; each figure also as median, low and high, and what a scenario's figures are to reach."""
         plain = asdict(self)
         for scenario in plain["scenarios"]:
+            scenario["bars"] = {figure: bar for (name, figure), bar in BARS.items() if name == scenario["name"]}
             for subject in scenario["subjects"]:
                 subject["summary"] = {name: asdict(maths.summary(v)) for name, v in subject["figures"].items()}
         return plain

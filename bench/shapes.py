@@ -17,7 +17,7 @@ class Surroundings(Protocol):
     @property
     def identities(self) -> Identities: ...
     def upstream(self, kind: str) -> int:
-        """The port of the `http` or the `bytes` server."""
+        """The port of the server of this kind (Stage.upstream)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,29 @@ class Shape:
     sidecars: Callable[[Site], list[Sidecar]]
 
 
-def idle(clusters: int) -> Shape:
-    """One plaintext hop with this many clusters, each with a virtual host."""
+def hop(upstream: str = "http", clusters: int = 1, http2: bool = False) -> Shape:
+    """One plaintext hop with this many clusters, each with a virtual host, to the server of this kind."""
 
     def sidecars(site: Site) -> list[Sidecar]:
-        return [site.sidecar("http", site.surroundings.upstream("http"), clusters=clusters)]
+        found = site.sidecar("http", site.surroundings.upstream(upstream), clusters=clusters)
+        return [replace(found, http2=http2)]
 
     return Shape("http", sidecars)
 
 
-def _pair(site: Site) -> list[Sidecar]:
-    identities = site.surroundings.identities
-    inbound = site.sidecar("http", site.surroundings.upstream("http"), "-in")
-    outbound = site.sidecar("http", inbound.listen, "-out")
-    return [replace(outbound, upstream_tls=identities.outbound), replace(inbound, downstream=identities.inbound)]
+def pair(upstream: str = "http", http2: bool = False) -> Shape:
+    """Two sidecars with mutual TLS between them; plaintext on both ends."""
+
+    def sidecars(site: Site) -> list[Sidecar]:
+        identities = site.surroundings.identities
+        inbound = site.sidecar("http", site.surroundings.upstream(upstream), "-in")
+        outbound = site.sidecar("http", inbound.listen, "-out")
+        return [
+            replace(outbound, upstream_tls=identities.outbound, http2=http2),
+            replace(inbound, downstream=identities.inbound, http2=http2),
+        ]
+
+    return Shape("http", sidecars)
 
 
 def _tcp(site: Site) -> list[Sidecar]:
@@ -69,7 +78,7 @@ def _reply(site: Site) -> list[Sidecar]:
     return [replace(site.sidecar("reply", 1), downstream=site.surroundings.identities.inbound)]
 
 
-HOP: Final = idle(1)
-PAIR: Final = Shape("http", _pair)
+HOP: Final = hop()
+PAIR: Final = pair()
 TCP: Final = Shape("tcp", _tcp)
 REPLY: Final = Shape("reply", _reply)

@@ -31,7 +31,7 @@ class Sidecar:
     """One proxy process: 127.0.0.1:`listen` → 127.0.0.1:`upstream`.
 
     `role`: http routes requests, tcp passes bytes, reply answers 200 by itself. `clusters`: how many there are;
-    requests use the first.
+    requests use the first. `http2`: HTTP/2 on both legs, else HTTP/1.1.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Sidecar:
     downstream: Tls | None = None
     upstream_tls: Tls | None = None
     clusters: int = 1
+    http2: bool = False
 
 
 class Identities:

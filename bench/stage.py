@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import kernel, loaded, peers, proxies
-from bench.errors import ProxyFailed, RequestsFailed
-from bench.machine import NGINX, Cores
+from bench.errors import NotInstalled, ProxyFailed, RequestsFailed
+from bench.machine import NGHTTPD, NGINX, Cores
 from bench.proxies import Kind, Running
 from bench.shapes import Shape, Site
 from bench.sidecar import Identities
-from bench.upstream import BODY
+from bench.upstream import BODY, CALL, FRAMED
 from pillion.demo.processes import Process, Tree, free_ports
 
 LOG_LIMIT = 64 * 1024 * 1024
@@ -102,24 +102,44 @@ class Stage:
         return self._identities
 
     def upstream(self, kind: str) -> int:
-        """The port of a server for `http` or `bytes` on the load's core; started when first asked for."""
+        """The port of a server on the load's core: `http` or `h2` (the same answer to every request), `grpc`, or
+        `bytes` (TCP); started when first asked for.
+        """
         if kind not in self._ports:
             port = free_ports(1)[0]
-            process = self._http(port) if kind == "http" else self._own(kind, port)
-            proxies.wait(process, port)
+            start = {"http": self._http, "h2": self._h2, "grpc": self._grpc, "bytes": self._bytes}[kind]
+            proxies.wait(start(port), port)
             self._ports[kind] = port
         return self._ports[kind]
 
     def _http(self, port: int) -> Process:
         program = NGINX.path()
         if program is None:
-            return self._own("http", port)
+            return self._tree.start("http upstream", [*proxies.PYTHON, "bench.upstream", "http", str(port)])
         config = self.directory / "upstream.conf"
         config.write_text(peers.nginx_upstream(port, BODY, self.directory), encoding="utf-8")
         return self._tree.start("upstream", [program, "-c", str(config), "-e", "stderr"])
 
-    def _own(self, kind: str, port: int) -> Process:
-        return self._tree.start(f"{kind} upstream", [*proxies.PYTHON, "bench.upstream", kind, str(port)])
+    def _h2(self, port: int) -> Process:
+        """nghttpd, which serves a file as a gRPC server would answer a unary call. Raises NotInstalled."""
+        program = NGHTTPD.path()
+        if program is None:
+            raise NotInstalled(NGHTTPD.missing())
+        root = self.directory / "calls"
+        root.mkdir()
+        (root / CALL.removeprefix("/")).write_bytes(FRAMED)
+        types = self.directory / "types"
+        types.write_text("application/grpc grpc\n", encoding="utf-8")
+        options = ("--no-tls", "--address=127.0.0.1", "--max-concurrent-streams=1000", "--trailer=grpc-status: 0")
+        return self._tree.start(
+            "h2 upstream", [program, *options, f"--mime-types-file={types}", f"--htdocs={root}", str(port)]
+        )
+
+    def _grpc(self, port: int) -> Process:
+        return self._tree.start("grpc upstream", [*proxies.PYTHON, "bench.grpc_upstream", str(port)])
+
+    def _bytes(self, port: int) -> Process:
+        return self._tree.start("bytes upstream", [*proxies.PYTHON, "bench.upstream", "bytes", str(port)])
 
     @contextmanager
     def scene(self) -> Iterator[Scene]:

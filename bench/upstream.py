@@ -17,6 +17,11 @@ import uvloop
 
 BODY = b"x" * 1024
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CALL = "/Echo.grpc"
+FRAMED = b"\0" + (95).to_bytes(4, "big") + b"\n\x5d" + b"x" * 93
+"""The unary gRPC call at saturation: its path, whose ending makes nghttpd's content-type, and the 100 bytes that go
+both ways: a message of 95 with its prefix."""
+
 CHUNK = 256 * 1024
 """Bytes per read and write of the TCP scenario."""
 

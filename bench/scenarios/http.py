@@ -12,7 +12,8 @@ from bench import kernel, maths
 from bench.errors import BenchError
 from bench.load import Load
 from bench.plan import Contender, Plan, Run
-from bench.result import CONTROL, DIRECT, Scenario, Subject
+from bench.result import Scenario
+from bench.scenarios.latency import measure_added
 from bench.shapes import Shape
 
 RATE: Final = 500
@@ -41,28 +42,13 @@ class Proxied:
         rates = " and ".join(map(str, load.rates))
         about = f"1 KiB answers; CPU at {rates} requests/s; latency at {RATE} requests/s, open loop; {load.about()}"
         scenario = Scenario(self.name, self.title, about)
-        direct = Subject(DIRECT, "direct", 0)
-        scenario.subjects.append(direct)
         upstream = run.stage.upstream("http")
         with run.stage.scene() as scene:
             contenders = run.deploy(scene, scenario, self.shape)
-            _Windows(run, scenario, load, contenders).measure(direct, upstream)
+            _Windows(run, scenario, load, contenders).measure(upstream)
             run.inspect(scenario, contenders)
-            scene.end()
-            for contender in contenders:
-                try:
-                    contender.deployed.check_logs()
-                except BenchError as error:
-                    run.fail(scenario, contender.subject.title, error)
+            run.end(scene, scenario, contenders)
         return scenario
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """What latency is measured of: a proxy, or the upstream itself."""
-
-    subject: Subject
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,7 @@ class _Windows:
     load: Load
     contenders: list[Contender]
 
-    def measure(self, direct: Subject, upstream: int) -> None:
+    def measure(self, upstream: int) -> None:
         """All of it. Raises BenchError when not even the upstream answers."""
         run, plan, contenders = self.run, self.run.plan, self.contenders
         for contender in tuple(contenders):
@@ -93,19 +79,10 @@ class _Windows:
             contender.subject.add("cpu_idle", idle / contender.subject.sidecars)
         run.turns(self.scenario, "CPU at fixed rates", contenders, self._fixed, _title)
         run.turns(self.scenario, "CPU at saturation", contenders, self._saturate, _title)
-
-        targets = [_Target(direct, upstream)]
-        targets += [
-            _Target(one.subject, one.deployed.port)
-            for one in contenders
-            if not (plan.quick and one.subject.name == CONTROL)
-        ]
-        run.turns(self.scenario, "latency", targets, self._latency, lambda one: one.subject.title)
-        if direct not in self.scenario.subjects:
-            raise BenchError(f"{self.scenario.name}: not even the upstream alone answers: {run.failures[-1]}")
-        contenders[:] = [one for one in contenders if one.subject in self.scenario.subjects]
+        measure_added(
+            run, self.scenario, contenders, upstream, lambda port: self.load.latency(port, RATE, plan.latency_seconds)
+        )
         for contender in contenders:
-            _add_differences(contender.subject, direct)
             for pid in contender.deployed.pids:  # not PSS: the control shares its pages
                 contender.subject.add("memory_loaded", kernel.memory(pid).alone)
 
@@ -134,18 +111,6 @@ class _Windows:
         deployed.trim()
         contender.subject.add("cpu_saturated", used / requests / contender.subject.sidecars)
 
-    def _latency(self, target: _Target) -> None:
-        found = self.load.latency(target.port, RATE, self.run.plan.latency_seconds)
-        target.subject.add("p50", found.p50)
-        target.subject.add("p99", found.p99)
-
 
 def _title(contender: Contender) -> str:
     return contender.subject.title
-
-
-def _add_differences(subject: Subject, direct: Subject) -> None:
-    """What the sidecars add to the latency of the same turn without them."""
-    for name in ("p50", "p99"):
-        for mine, without in zip(subject.figures.get(name, ()), direct.figures[name], strict=False):
-            subject.add(f"added_{name}", mine - without)

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 from bench.generator import Generator
 from bench.plan import Plan, Run
 from bench.result import Scenario
-from bench.shapes import idle
+from bench.shapes import hop
 
 SERVED: Final = 1.0
 """Seconds of load before memory is read."""
@@ -31,7 +31,7 @@ class Idle:
         about = f"{SERVED:g} s of requests, then {run.plan.idle:g} s of nothing; agent and worker together"
         scenario = Scenario(self.name, self.title, about)
         with run.stage.scene() as scene:
-            contenders = run.deploy(scene, scenario, idle(self.clusters), control=False)
+            contenders = run.deploy(scene, scenario, hop(clusters=self.clusters), control=False)
             for contender in tuple(contenders):
                 try:
                     with Generator(contender.deployed.port) as generator:

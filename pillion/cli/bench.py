@@ -13,7 +13,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="SCENARIO",
-            help="direct, h1-hop, h1-pair, tcp, handshakes, idle-memory-10, idle-memory-1000; default: all.",
+            help="direct, h1-hop, h1-pair, grpc-hop, grpc-pair, grpc-stream, grpc-stream-pair, grpc-latency, tcp, "
+            "handshakes, idle-memory-10, idle-memory-1000; default: all.",
             show_default=False,
         ),
     ] = None,

@@ -12,11 +12,19 @@ from bench import peers
 from bench.bootstrap import bootstrap
 from bench.machine import ENVOY, HAPROXY, NGINX, Tool
 from bench.proxies import KINDS
-from bench.shapes import HOP, PAIR, REPLY, TCP, Shape, Site, idle
+from bench.shapes import HOP, PAIR, REPLY, TCP, Shape, Site, hop, pair
 from bench.sidecar import Identities, Sidecar
 from proxy.agent.decode import decode_bootstrap
 
-SHAPES = {"hop": HOP, "pair": PAIR, "tcp": TCP, "reply": REPLY, "idle": idle(30)}
+SHAPES = {
+    "hop": HOP,
+    "pair": PAIR,
+    "tcp": TCP,
+    "reply": REPLY,
+    "idle": hop(clusters=30),
+    "h2-hop": hop("h2", http2=True),
+    "h2-pair": pair("h2", http2=True),
+}
 
 
 class Surroundings:
@@ -26,7 +34,7 @@ class Surroundings:
         self.identities = Identities(directory)
 
     def upstream(self, kind: str) -> int:
-        return {"http": 8080, "bytes": 8081}[kind]
+        return {"http": 8080, "bytes": 8081, "h2": 8082}[kind]
 
 
 @pytest.fixture(scope="module")

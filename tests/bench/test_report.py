@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import readme, report, svg
+from bench import bars, readme, report, svg
 from bench.errors import BenchError
+from bench.figures import FIGURES
 from bench.main import write
 from bench.result import CONTROL, DIRECT, ENVOY, PILLION, Result, Subject, load
+from bench.scenarios import SCENARIOS
 from tests.bench.results import result
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -86,6 +88,28 @@ def test_failures_and_what_was_skipped_are_in_the_report() -> None:
     text = report.markdown(failed)
     assert "## What failed\n\n- h1-hop: nginx: it fell over" in text
     assert "- wrk is not installed" in text
+
+
+def test_what_is_to_be_reached_stands_beside_it(tmp_path: Path) -> None:
+    found = result()
+    scenario = found.scenarios[0]
+    scenario.name = "h1-pair"
+    rows = report.table(scenario)
+    assert rows[0].endswith("| noise (Pillion again / Pillion) | bar (Pillion / Envoy) |")
+    last = {row.split(" | ")[0].removeprefix("| "): row.split(" | ")[-1] for row in rows[2:]}
+    assert (last["added at p50"], last["added at p99"]) == ("≤ 0.60 |", "≤ 0.80 |")
+    assert last["latency p50"].strip() == "|"
+    assert "| one plaintext hop: added at p50 | 60 µs | 100 µs | 0.60 | ≤ 0.60 |" in readme.block(found)
+    write(found, tmp_path)
+    told = json.loads((tmp_path / "result.json").read_text())["scenarios"][0]["bars"]
+    assert told == {"cpu_saturated": 0.7, "added_p50": 0.6, "added_p99": 0.8}
+
+
+def test_every_bar_is_of_a_scenario_and_a_figure_that_there_are() -> None:
+    for scenario, figure in bars.BARS:
+        assert scenario in SCENARIOS
+        assert figure in FIGURES
+    assert bars.shown("grpc-stream", "bytes_per_cpu_second") == "≥ 0.70"
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
