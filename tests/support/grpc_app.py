@@ -40,8 +40,12 @@ from tests.support.wait import wait_until
 NAME = "test.Calls"
 BLOCK = bytes(range(256)) * 256
 """One message of Flood."""
-UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-"""Options of both sides."""
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.bdp_probe", 0),  # windows of 64 KiB that do not grow
+]
+"""Of both sides."""
 GRACE = 15.0
 """Seconds that calls under way may take after SIGTERM."""
 
@@ -233,7 +237,7 @@ class Async:
 
 async def serve(port: int, name: str) -> None:
     """The asyncio server, with health and reflection, until SIGTERM."""
-    server = grpc.aio.server(options=UNLIMITED)
+    server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, Async(name).handlers()),))
     health = HealthServicer()
     await health.set(NAME, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -252,7 +256,7 @@ async def serve(port: int, name: str) -> None:
 
 def serve_blocking(port: int) -> None:
     """The synchronous server until SIGTERM."""
-    server = grpc.server(ThreadPoolExecutor(16), options=UNLIMITED)
+    server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, Blocking().handlers()),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()

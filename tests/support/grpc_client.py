@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tests.support.grpc_app import UNLIMITED, path
+from tests.support.grpc_app import OPTIONS, path
 
 Metadata = Sequence[tuple[str, str | bytes]]
 TIMEOUT = 30.0
@@ -38,7 +38,7 @@ class Result:
 def options(authority: str) -> list[tuple[str, Any]]:
     """Of a channel: its connections are its own, it sends `authority` as :authority, it reconnects soon."""
     return [
-        *UNLIMITED,
+        *OPTIONS,
         ("grpc.default_authority", authority),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),

@@ -29,7 +29,7 @@ WINDOW = 256 * 1024
 """Bytes: the window of each stream, in both sidecars."""
 HTTP2: dict[str, Any] = {
     "initial_stream_window_size": WINDOW,
-    "initial_connection_window_size": 1024 * 1024,
+    "initial_connection_window_size": 64 * WINDOW,
     "allow_connect": True,
 }
 LOG = {
