@@ -31,8 +31,6 @@ _CHANGED: Final = bytes(0x80 if (octet < 32 and octet != 9) or octet == 127 else
 """Changes what no value may hold, which is what HTTP/1.1 may not carry either (RFC 9110 §5.5), and nothing else."""
 _MAX_NAMES: Final = 4096
 _names: dict[bytes, int] = {}
-NAMES: Final = _names
-"""The kinds of names that were valid, for callers that inline the common case of kind_of."""
 
 
 def kind_of(name: bytes) -> int:
