@@ -242,7 +242,7 @@ async def test_a_server_that_does_not_read_stops_the_client(pair: Pair) -> None:
                     return sender.sent
 
                 held = await stopped(sent)
-            assert held < HELD
+                assert held < HELD, held
                 await neighbours(channel)
                 assert sender.sent == held, "the neighbours made it go on"
                 await ask(channel, "Release", sender.key)
@@ -268,7 +268,7 @@ async def test_a_client_that_does_not_read_stops_the_server(pair: Pair) -> None:
                 return int(await noted(channel, key, "sent"))
 
             held = await stopped(sent)
-            assert held < HELD
+            assert held < HELD, held
             await neighbours(channel)
             assert await sent() == held
             for _ in range(64 * MIB // len(BLOCK)):
