@@ -108,9 +108,9 @@ class ForwardAction:
     idle_timeout: float | None = None
     max_stream_duration: float | None = None
     # max_stream_duration.grpc_timeout_header_max: a request's grpc-timeout, but no more than this (0: whatever it is),
-    # stands in place of max_stream_duration. None: grpc-timeout ends nothing here.
+    # stands in place of max_stream_duration. None: grpc-timeout holds, but makes no stream longer than that.
     grpc_timeout_header_max: float | None = None
-    # Taken off a grpc-timeout; a stream that has nothing left then ends at once.
+    # Taken off what the line above makes of a grpc-timeout; with nothing left the stream ends at once.
     grpc_timeout_header_offset: float = 0.0
 
 
