@@ -56,6 +56,10 @@ CONNECTION_TERMINATED = ErrorKind(
     14,
     "the upstream closed the connection before it answered",
 )
+REFUSED = ErrorKind(
+    "refused", "upstream", "UR", 503, 14, "the upstream refused the request without looking at it", True
+)
+UPSTREAM_RESET = ErrorKind("upstream_reset", "upstream", "UR", 503, 14, "the upstream reset the stream")
 OVERFLOW = ErrorKind(
     "overflow",
     "local",
@@ -81,7 +85,7 @@ REQUEST_TIMEOUT = ErrorKind(
 STREAM_TOO_LONG = ErrorKind(
     "stream_too_long", "local", "DT", 504, 4, "request and answer took longer than max_stream_duration"
 )
-BAD_REQUEST = ErrorKind("bad_request", "downstream", "DPE", 400, 13, "the request is not valid HTTP/1.1")
+BAD_REQUEST = ErrorKind("bad_request", "downstream", "DPE", 400, 13, "the request is not valid HTTP")
 PATH_REFUSED = ErrorKind("path_refused", "downstream", "DPE", 400, 13, "the path of the request is not allowed")
 HTTP10_REFUSED = ErrorKind(
     "low_version", "downstream", "DPE", 426, 13, "HTTP/1.0 is off (http_protocol_options.accept_http_10)"
@@ -110,13 +114,18 @@ REQUEST_HEADERS_TIMEOUT = ErrorKind(
 CONNECT_NOT_ALLOWED = ErrorKind("connect_not_allowed", "downstream", "NR", 404, 12, "no route allows CONNECT", True)
 DOWNSTREAM_GONE = ErrorKind("downstream_gone", "downstream", "DC", 0, 1, "the client closed the connection")
 UNSENT_FLAGS = frozenset(
-    kind.flag for kind in (NO_ROUTE, NO_HEALTHY_UPSTREAM, CONNECT_FAILURE, OVERFLOW, CONNECT_NOT_ALLOWED)
+    kind.flag for kind in (NO_ROUTE, NO_HEALTHY_UPSTREAM, CONNECT_FAILURE, REFUSED, OVERFLOW, CONNECT_NOT_ALLOWED)
 )
 """The flags that another sidecar may give for a request that did not reach its app."""
 RETRY_LIMIT = "URX"
 """The flag added when every retry that the policy allows was used up."""
 
 
+def text(kind: ErrorKind, detail: str = "") -> str:
+    """What a local reply says: the row's text, and what is known of this very case."""
+    return f"pillion: {kind.text}{f' ({detail})' if detail else ''}"
+
+
 def body(kind: ErrorKind, detail: str = "") -> bytes:
-    """The text of a local reply: the row's, and what is known of this very case."""
-    return f"pillion: {kind.text}{f' ({detail})' if detail else ''}\n".encode()
+    """The same as the body of an HTTP response."""
+    return f"{text(kind, detail)}\n".encode()

@@ -28,6 +28,7 @@ class Endpoint:
         "hostname",
         "idle",
         "removed",
+        "streams",
         "text",
         "waiters",
         "weight",
@@ -45,6 +46,7 @@ class Endpoint:
         self.removed = False
         self.health = outlier.Health()
         self.idle: dict[Any, None] = {}
+        self.streams: Any = None  # the worker's connections of HTTP/2, once there are any
         self.waiters: OrderedDict[Any, None] = OrderedDict()  # a set in order: whoever gives up leaves in O(1)
 
 
@@ -59,6 +61,8 @@ class ClusterState:
         "connections_total",
         "draw",
         "endpoints",
+        "grpc_slots",
+        "http2_transport",
         "idle_timeout",
         "latency",
         "max_requests",
@@ -83,6 +87,7 @@ class ClusterState:
         self.endpoints: dict[Address, Endpoint] = {}
         self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw)
         self.transport: Any = None  # the worker's way to open a connection: its TLS
+        self.http2_transport: Any = None  # the same for HTTP/2: with another ALPN
         self.active = 0
         self.connections = 0
         self.pending = 0
@@ -93,6 +98,18 @@ class ClusterState:
         self.connections_total = counters.slot("upstream_cx_total", cluster=name)
         self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)
         self.latency = counters.histogram("upstream_rq_seconds", cluster=name)
+        self.grpc_slots: dict[bytes, int] = {}
+
+    def grpc_slot(self, counters: Counters, status: bytes) -> int:
+        """Where gRPC calls with this status are counted; empty or no known one: "none"."""
+        slot = self.grpc_slots.get(status)
+        if slot is None:
+            known = status.isdigit() and int(status) <= 16
+            label = str(int(status)) if known else "none"
+            slot = counters.slot("upstream_rq_grpc_total", cluster=self.name, grpc_status=label)
+            if known:
+                self.grpc_slots[status] = slot
+        return slot
 
     def _take_over(self, config: Cluster) -> None:
         self.config = config

@@ -141,12 +141,10 @@ def compile_response_policy(config: HttpConnectionManager) -> ResponsePolicy | N
     return None if overwrite and not config.always_set_request_id_in_response else ResponsePolicy(config)
 
 
-def response_lines(config: HttpConnectionManager) -> bytes:
-    """The header lines that every response of a listener gets: Server, Via."""
-    lines = (
-        b"server: %b\r\n" % config.server_name.encode() if config.server_header_transformation == "OVERWRITE" else b""
-    )
-    return lines + (b"via: %b\r\n" % config.via.encode() if config.via else b"")
+def response_fields(config: HttpConnectionManager) -> Headers:
+    """The fields that every response of a listener gets: Server, Via."""
+    fields = [(b"server", config.server_name.encode())] if config.server_header_transformation == "OVERWRITE" else []
+    return [*fields, (b"via", config.via.encode())] if config.via else fields
 
 
 def xff_index(config: HttpConnectionManager) -> int:

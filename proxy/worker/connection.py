@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import errors
 from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.request import RequestReader
+from proxy.worker.client import Client
 from proxy.worker.reset import was_reset
-from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
@@ -27,36 +27,28 @@ _PROBE_ANSWER: Final = 1.0
 """Seconds from the client's FIN to the probe, and from the probe to the look at what came back."""
 
 
-class ClientConnection(Timed):
-    """The base of Downstream. `closing`: no request after the current one."""
+class ClientConnection(Client):
+    """The base of Downstream."""
 
     __slots__ = (
-        "_body_due",
         "_error",
         "_expires",
         "_lingering",
-        "_moved",
         "_probe_at",
         "_probed",
         "_read_paused",
-        "_slot",
         "_unread",
         "_unsent",
         "_until_close",
         "_write_paused",
-        "address",
-        "closing",
-        "exchange",
         "idle_since",
         "reader",
         "transport",
     )
 
     def __init__(self, slot: ListenerSlot, address: str) -> None:
-        super().__init__()
+        super().__init__(slot, address, False)
         config = slot.state.config
-        self._slot = slot
-        self.address = address
         self.transport: Any = None
         self.reader = RequestReader(
             config.max_request_headers_bytes,
@@ -66,14 +58,10 @@ class ClientConnection(Timed):
             config.allow_absolute_url,
             config.headers_with_underscores_action == "ALLOW",
         )
-        self.exchange: Exchange | None = None
         self.idle_since = 0.0
-        self.closing = False
-        self._body_due = 0.0  # when the request under way must have arrived whole
         self._expires = 0.0  # when the connection has lived long enough
         self._error: ProtocolError | None = None
         self._lingering = False
-        self._moved = 0.0
         self._probe_at = 0.0
         self._probed = False
         self._read_paused = False
@@ -89,11 +77,9 @@ class ClientConnection(Timed):
     # ---- flow of the request's body
 
     def pause_request(self) -> None:
-        """The upstream takes no more for now."""
         self._pause_reading()
 
     def resume_request(self) -> None:
-        """The upstream takes more."""
         if not self.reader.waiting:
             self._resume_reading()
 
@@ -133,15 +119,7 @@ class ClientConnection(Timed):
 
     def _next_deadline(self, exchange: Exchange) -> float:
         """The earliest of what can come due while an exchange is under way; 0 if nothing can."""
-        route = exchange.route
-        idle = route.idle_timeout if route is not None else exchange.state.config.stream_idle_timeout
-        deadline = exchange.request_deadline
-        if idle and (not deadline or self._moved + idle < deadline):
-            deadline = self._moved + idle
-        if exchange.stream_deadline and (not deadline or exchange.stream_deadline < deadline):
-            deadline = exchange.stream_deadline
-        if self._body_due and not exchange.message.done and (not deadline or self._body_due < deadline):
-            deadline = self._body_due
+        deadline = self._exchange_deadline(exchange)
         if self._expires and (not deadline or self._expires < deadline):
             deadline = self._expires
         if self._probe_at and (not deadline or self._probe_at < deadline):
@@ -166,7 +144,6 @@ class ClientConnection(Timed):
         return False
 
     def hasten(self, deadline: float) -> None:
-        """The exchange under way has a deadline that it did not have before."""
         if not self.deadline or deadline < self.deadline:
             self.deadline = deadline
             self._slot.timers.watch(self)
@@ -181,24 +158,15 @@ class ClientConnection(Timed):
                 self._local(errors.REQUEST_HEADERS_TIMEOUT, "")
             else:
                 self._close()
-        elif exchange.request_deadline and exchange.request_deadline <= now:
-            exchange.on_deadline(now)
-        elif exchange.stream_deadline and exchange.stream_deadline <= now:
-            exchange.on_stream_too_long()
-        elif self._body_due and self._body_due <= now and not exchange.message.done:
-            exchange.on_request_timeout()
+        elif self._on_exchange_deadline(exchange, now):
+            pass
         elif self._probe_at and self._probe_at <= now and self._probe(exchange, now):
             self.transport.abort()
         else:
             if self._expires and self._expires <= now:
                 self._expires = 0.0
                 self.closing = True  # with this answer, which says so if it has not begun
-            route = exchange.route
-            idle = route.idle_timeout if route is not None else exchange.state.config.stream_idle_timeout
-            if idle and self._moved + idle <= now:
-                exchange.on_idle()
-            else:
-                self.deadline = self._next_deadline(exchange)
+            self.deadline = self._next_deadline(exchange)
 
     # ---- the end
 

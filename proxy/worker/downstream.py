@@ -13,10 +13,12 @@ from proxy import errors
 from proxy.http.h1 import write
 from proxy.http.h1.fields import ProtocolError
 from proxy.http.h1.request import no_message
+from proxy.http.h2.frames import PREFACE
 from proxy.http.headers import Headers
 from proxy.http.heads import ResponseHead
 from proxy.worker.connection import ClientConnection
 from proxy.worker.exchange import Exchange
+from proxy.worker.h2.downstream import Http2Downstream
 from proxy.worker.peer import Peer
 from proxy.worker.reset import poll_again
 
@@ -29,16 +31,15 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Downstream(ClientConnection):
     """One connection of one listener; an asyncio.Protocol, without the base class, which cannot be compiled."""
 
-    __slots__ = ("_advancing", "_chunked", "_client_ended", "_no_body", "_requests", "peer_uri", "scheme", "xfcc")
+    __slots__ = ("_advancing", "_chunked", "_client_ended", "_first", "_fresh", "_no_body", "_requests")
 
     def __init__(self, slot: ListenerSlot, address: str) -> None:
         super().__init__(slot, address)
-        self.peer_uri = ""
-        self.xfcc: bytes | None = None
-        self.scheme = b"http"
         self._advancing = False
         self._chunked = False
         self._client_ended = False  # while an answer was due
+        self._fresh = True  # nothing tells yet which protocol the client speaks
+        self._first = b""
         self._no_body = False
         self._requests = 0  # counted where there is a limit
 
@@ -71,9 +72,41 @@ class Downstream(ClientConnection):
         if state.config.max_connection_duration:
             self._expires = monotonic() + state.config.max_connection_duration
         state.counters.values[state.connections_total] += 1
+        if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2" and state.config.codec != "HTTP1":
+            self._speak_http2(b"")
+            return
         self._rest(monotonic())
 
+    def _speak_http2(self, data: bytes) -> None:
+        """The client chose HTTP/2: `data` is what it has said so far."""
+        slot, transport = self._slot, self.transport
+        slot.connections.discard(self)
+        slot.timers.forget(self)
+        successor = Http2Downstream(slot, self.address, self.peer_uri, self.xfcc, self.scheme, self._expires)
+        transport.set_protocol(successor)
+        successor.open(transport)
+        if data:
+            successor.data_received(data)
+
+    def _is_http2(self, data: bytes) -> bool:
+        """Whether the first bytes are HTTP/2's preface, or may become it (RFC 9113 §3.3)."""
+        codec = self._slot.state.config.codec
+        if codec == "AUTO":
+            return data[: len(PREFACE)] == PREFACE[: len(data)]
+        return codec == "HTTP2"
+
     def data_received(self, data: bytes) -> None:
+        if self._fresh:
+            data = self._first + data
+            if self._is_http2(data):
+                if len(data) < len(PREFACE):
+                    self._first = data
+                    self._await_head()
+                else:
+                    self._speak_http2(data)
+                return
+            self._first = b""
+            self._fresh = False
         reader, exchange = self.reader, self.exchange
         if self._lingering or self._error is not None:
             return
@@ -133,6 +166,10 @@ class Downstream(ClientConnection):
                 self.exchange.upstream.resume_response()
         elif self.reader.message is not None:
             self._advance()
+
+    def tunnels(self) -> int:
+        """How many streams carry another protocol: one at most."""
+        return int(self.exchange is not None and self.exchange.tunnel)
 
     # ---- requests
 

@@ -7,22 +7,27 @@ one `_finish`, which counts and logs it. What can go wrong on the way is in reco
 
 from __future__ import annotations
 
-from random import getrandbits, random
+from random import getrandbits, randbytes, random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.config.route import DirectResponse
+from proxy.http import grpc, websocket
 from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.policy import retry
+from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
-from proxy.worker.forward import request_ids, request_lines
-from proxy.worker.policies import admit, edit_request, edit_response
+from proxy.worker.forward import request_fields, request_ids
+from proxy.worker.policies import admit, bridge_websocket, edit_request, edit_response
 from proxy.worker.raw_upstream import RawUpstream
 from proxy.worker.recovery import Recovery
 
 if TYPE_CHECKING:
+    from proxy.cluster.state import ClusterState, Endpoint
+    from proxy.routing.table import CompiledRoute
+    from proxy.worker.carrier import Carrier
     from proxy.worker.upstream import Upstream
 
 REPLAY_LIMIT: Final = 64 * 1024
@@ -81,7 +86,25 @@ class Exchange(Recovery):
             self.request_deadline = self.started + route.timeout
         if route.max_stream_duration:
             self.stream_deadline = self.started + route.max_stream_duration
+        if head.te_trailers:
+            self.grpc = grpc.is_request(head)
+        if head.grpc_timeout is not None:
+            self._heed_grpc_timeout(route, head.grpc_timeout)
         self._try()
+
+    def _heed_grpc_timeout(self, route: CompiledRoute[ClusterState], value: bytes) -> None:
+        """The client's deadline holds here, too, and beyond (max_stream_duration.grpc_timeout_header_max bounds it)."""
+        seconds = read_grpc_timeout(value)
+        if seconds is None:
+            return
+        most = route.grpc_timeout_header_max
+        if most is not None:
+            seconds = max(seconds - route.grpc_timeout_header_offset, 0.0)
+            if most:
+                seconds = min(seconds, most)
+        self.grpc_deadline = deadline = self.started + seconds
+        if most is not None or not self.stream_deadline or deadline < self.stream_deadline:
+            self.stream_deadline = deadline
 
     def _match_upgrade(self) -> bool:
         """Find the route of a request that asks for another protocol, and what of that is passed on: what the route, or
@@ -99,6 +122,8 @@ class Exchange(Recovery):
                     if name != b"h2c" and route.upgrades.get(name, name in upgrades)
                 ]
                 head.upgrade = b", ".join(asked)
+                if head.upgrade == b"websocket" and self.downstream.multiplexed:
+                    head.headers.append((b"sec-websocket-key", websocket.key(randbytes(16))))  # an upstream may need it
             return True
         # What follows a CONNECT may not be HTTP, whatever the answer.
         self.downstream.closing = True
@@ -121,6 +146,14 @@ class Exchange(Recovery):
         endpoint.active += 1
         if self.head.upgrade and self._connect_raw():
             return
+        protocol = cluster.config.protocol
+        if protocol == "HTTP1" or (protocol == "DOWNSTREAM" and not self.downstream.multiplexed):
+            self._get_connection(cluster, endpoint)
+        else:
+            self.state.pool.streams.lend(self, cluster, endpoint)
+
+    def _get_connection(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """A connection of HTTP/1.1: an idle one, or wait for one."""
         idle = endpoint.idle
         repeatable = self.head.method in retry.IDEMPOTENT  # what is not must not be lost on a connection that is gone
         # After a stale connection only a fresh one will do: its siblings are likely as dead.
@@ -148,7 +181,7 @@ class Exchange(Recovery):
             self.state.pool.open_raw(connection)
         return True
 
-    def attach(self, connection: Upstream) -> None:
+    def attach(self, connection: Carrier) -> None:
         """A connection is ours: send what there is of the request, in one write."""
         self.waiting = False
         self.upstream = connection
@@ -162,7 +195,7 @@ class Exchange(Recovery):
             head,
             route.rewritten(head.target),
             self._authority(),
-            request_lines(self),
+            request_fields(self),
             chunks,
             message.done,
             message.trailers,
@@ -223,7 +256,7 @@ class Exchange(Recovery):
     def on_interim(self, heads: list[ResponseHead]) -> None:
         """Informational responses arrived. 100 is dropped: the client had it from us, if it asked (RFC 9110 §15.2)."""
         for head in heads:
-            if head.status != 100:
+            if head.status != 100 and not self.response_started:
                 self.downstream.interim(head)
 
     def on_response(self, message: ResponseMessage) -> None:
@@ -235,6 +268,8 @@ class Exchange(Recovery):
             for chunk in chunks:
                 self.bytes_sent += len(chunk)
         if self.response_started:
+            if message.sensitive:
+                message.head.sensitive = message.head.sensitive + message.sensitive
             downstream.more(chunks, message.done, message.trailers)
         else:
             head = message.head
@@ -256,6 +291,8 @@ class Exchange(Recovery):
                 downstream.closing = True  # the rest of the request is not waited for, and the client is told
             downstream.respond(self, head, chunks, message.done, message.trailers)
         if message.done:
+            if self.grpc:
+                self.grpc_status = grpc.status(message)
             self._complete()
 
     def _switch(self, head: ResponseHead, chunks: list[bytes], done: bool) -> None:
@@ -263,6 +300,12 @@ class Exchange(Recovery):
         timeout was for the answer; what is left is the stream idle timeout, as in Envoy."""
         downstream, upstream, state = self.downstream, self.upstream, self.state
         assert upstream is not None
+        bridged = head.upgrade == b"websocket" and downstream.multiplexed != upstream.multiplexed
+        if bridged and not bridge_websocket(self, head):
+            upstream.abort()
+            self.response_started = False
+            self.on_upstream_error("the Sec-WebSocket-Accept is not that of the key (RFC 6455 §4.2.2)")
+            return
         state.counters.values[state.counters.slot("downstream_cx_upgrades_total", listener=state.name)] += 1
         self.tunnel = True
         self.request_deadline = 0.0
@@ -328,6 +371,8 @@ class Exchange(Recovery):
             if self._retrying:
                 cluster.retrying -= 1
             values[cluster.requests[self.status // 100]] += 1
+            if self.grpc:
+                values[cluster.grpc_slot(state.counters, self.grpc_status)] += 1
             if not self.tunnel:
                 cluster.latency.observe(duration)
             if self.endpoint is not None:

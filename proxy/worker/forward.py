@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from random import randbytes
+from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from proxy.http.headers import Headers
+from proxy.policy.deadline import grpc_timeout
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
 
 
-def request_lines(exchange: Exchange) -> bytes:
-    """The header lines that were lifted out of the request, or are ours: scheme, request id, trace, client's
-    certificate."""
+def request_fields(exchange: Exchange) -> Headers:
+    """The fields that were lifted out of the request, or are ours: scheme, request id, trace, what is left of the time,
+    client's certificate."""
     state, head, downstream = exchange.state, exchange.head, exchange.downstream
-    lines = b"x-forwarded-proto: %b\r\n" % (head.forwarded_proto or downstream.scheme)
+    fields = [(b"x-forwarded-proto", head.forwarded_proto or downstream.scheme)]
     if exchange.request_id is not None:
-        lines += b"x-request-id: %b\r\n" % exchange.request_id
+        fields.append((b"x-request-id", exchange.request_id))
     if exchange.trace is not None:
-        lines += b"traceparent: %b\r\n" % exchange.trace.traceparent()
+        fields.append((b"traceparent", exchange.trace.traceparent()))
     elif head.traceparent:
-        lines += b"traceparent: %b\r\n" % head.traceparent
+        fields.append((b"traceparent", head.traceparent))
+    if head.grpc_timeout is not None:
+        fields.append((b"grpc-timeout", _time_left(exchange, head.grpc_timeout)))
     client_cert = state.client_cert(head.client_cert, downstream.xfcc)
     if client_cert is not None:
-        lines += b"x-forwarded-client-cert: %b\r\n" % client_cert
-    return lines
+        fields.append((b"x-forwarded-client-cert", client_cert))
+    return fields
+
+
+def _time_left(exchange: Exchange, received: bytes) -> bytes:
+    """The client's grpc-timeout, less what has passed here."""
+    if not exchange.grpc_deadline:
+        return received
+    return grpc_timeout(exchange.grpc_deadline - monotonic())
 
 
 class RequestIds:

@@ -14,6 +14,7 @@ from proxy.telemetry.counters import Counters
 from proxy.worker import tls
 from proxy.worker.acceptor import MAX_HANDSHAKES, Accepted, Acceptor
 from proxy.worker.downstream import Downstream
+from proxy.worker.h2.downstream import Http2Downstream
 from proxy.worker.tables import ListenerState
 from proxy.worker.timers import Timers
 
@@ -33,12 +34,12 @@ class ListenerSlot(Acceptor):
     ) -> None:
         super().__init__(loop, sock, state.name, counters, timers)
         self.state = state
-        self.connections: set[Downstream] = set()
+        self.connections: set[Downstream | Http2Downstream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         counters.gauge(self._tunnels, "downstream_cx_upgrades_active", listener=state.name)
 
     def _tunnels(self) -> int:
-        return sum([connection.exchange is not None and connection.exchange.tunnel for connection in self.connections])
+        return sum([connection.tunnels() for connection in self.connections])
 
     def open(self) -> Iterable[Accepted]:
         return self.connections

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.http import websocket
 from proxy.http.head_policy import HeadRefused, RequestPolicy
 from proxy.http.headers import find
 from proxy.http.heads import ResponseHead
@@ -71,3 +72,14 @@ def edit_response(exchange: Recovery, edits: HeaderEdits, head: ResponseHead) ->
         head.headers = [pair for pair in headers if pair[0] != b"server"]
     if b"date" in names:
         head.dated = find(headers, b"date") is not None
+
+
+def bridge_websocket(exchange: Exchange, head: ResponseHead) -> bool:
+    """One side of a WebSocket is HTTP/1.1, whose handshake has a key and its digest (RFC 6455 §4), the other is HTTP/2,
+    which has none (RFC 8441 §5). A client on HTTP/1.1 gets its digest from here; for one on HTTP/2 the upstream's is
+    checked here: False when it is not the key's."""
+    key = find(exchange.head.headers, b"sec-websocket-key") or b""
+    if exchange.downstream.multiplexed:
+        return find(head.headers, b"sec-websocket-accept") == websocket.accept(key)
+    head.headers.append((b"sec-websocket-accept", websocket.accept(key)))
+    return True

@@ -17,6 +17,9 @@ import aiofastnet
 from proxy.cluster.state import ClusterState, Endpoint
 from proxy.telemetry.counters import Counters
 from proxy.worker import tls
+from proxy.worker.h2.flusher import Flusher
+from proxy.worker.h2.pool import StreamPool
+from proxy.worker.h2.upstream import Http2Upstream
 from proxy.worker.peer import Peer, PeerError
 from proxy.worker.timers import Timers
 from proxy.worker.upstream import Upstream
@@ -33,13 +36,15 @@ log = logging.getLogger("proxy.worker.pool")
 class Pool:
     """The connections of one worker to every endpoint."""
 
-    __slots__ = ("_loop", "_tasks", "counters", "timers")
+    __slots__ = ("_loop", "_tasks", "counters", "flusher", "streams", "timers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, timers: Timers) -> None:
         self._loop = loop
         self.counters = counters
         self.timers = timers
         self._tasks: set[asyncio.Task[None]] = set()
+        self.flusher = Flusher(loop)
+        self.streams = StreamPool(self)
 
     def wait(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
         """No idle connection: queue the exchange, first come first served, and open another connection if allowed."""
@@ -59,6 +64,36 @@ class Pool:
         task = self._loop.create_task(self._connect(cluster, endpoint))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def open_http2(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """Open a connection of HTTP/2."""
+        cluster.connections += 1
+        endpoint.connections += 1
+        task = self._loop.create_task(self._connect_http2(cluster, endpoint))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect_http2(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        transport: Transport | None = cluster.http2_transport
+        connection = Http2Upstream(self, cluster, endpoint)
+        try:
+            await self.dial(connection, transport)
+            if transport is not None:
+                self.identify(connection, transport)
+                chosen = connection.transport.get_extra_info("ssl_object").selected_alpn_protocol()
+                if chosen != "h2":
+                    raise PeerError("alpn", f"does not speak HTTP/2: ALPN chose {chosen or 'nothing'}")
+            if connection.transport.is_closing():
+                raise ConnectionError("closed as soon as it was open")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError | TimeoutError | PeerError):
+                log.exception("connecting to %s", endpoint.text)
+            self.streams.failed(connection, self.connect_failed(connection, transport, error))
+            return
+        self.counters.values[cluster.connections_total] += 1
+        self.streams.connected(connection)
 
     def open_raw(self, connection: RawUpstream) -> None:
         """Open a connection that carries one exchange's tunnel and never enters the pool."""
@@ -92,7 +127,7 @@ class Pool:
         connection.usable = True
         self.release(connection)
 
-    async def dial(self, connection: Upstream, transport: Transport | None) -> None:
+    async def dial(self, connection: Upstream | Http2Upstream, transport: Transport | None) -> None:
         """Connect, and shake hands, within the cluster's connect_timeout. Raises OSError, TimeoutError.
 
         A handshake is never cancelled: aiofastnet would close the socket under a transport that is still registered
@@ -120,7 +155,7 @@ class Pool:
             }
         await aiofastnet.create_connection(loop, lambda: connection, sock=sock, **options)  # type: ignore[type-var]
 
-    def identify(self, connection: Upstream, transport: Transport) -> None:
+    def identify(self, connection: Upstream | Http2Upstream, transport: Transport) -> None:
         """Verify and note who the peer is. Raises PeerError."""
         peer = Peer(connection.transport.get_extra_info("ssl_object"), transport.context.verifies)
         transport.verify(peer)
@@ -140,7 +175,9 @@ class Pool:
             waiter.on_connect_failure(text)
         self._serve_waiters(cluster, endpoint)
 
-    def connect_failed(self, connection: Upstream, transport: Transport | None, error: Exception) -> str:
+    def connect_failed(
+        self, connection: Upstream | Http2Upstream, transport: Transport | None, error: Exception
+    ) -> str:
         """Count off a connection that could not be had. Returns what to say of it."""
         cluster, endpoint = connection.cluster, connection.endpoint
         self.counters.values[cluster.connect_failures] += 1
@@ -157,7 +194,7 @@ class Pool:
             endpoint.connections -= 1
         return text
 
-    def tls_failed(self, connection: Upstream, error: BaseException) -> None:
+    def tls_failed(self, connection: Upstream | Http2Upstream, error: BaseException) -> None:
         """Count and say why TLS with an upstream could not be."""
         name, reason = connection.cluster.name, tls.reason(error)
         self.counters.values[self.counters.slot("upstream_tls_error_total", cluster=name, reason=reason)] += 1
@@ -189,15 +226,19 @@ class Pool:
     def forget(self, exchange: Recovery, cluster: ClusterState, endpoint: Endpoint) -> None:
         """The exchange waits no more."""
         exchange.waiting = False
-        del endpoint.waiters[exchange]
+        if not self.streams.forget(exchange, cluster, endpoint):
+            del endpoint.waiters[exchange]
         cluster.pending -= 1
 
     def closed(self, connection: Upstream) -> None:
         """A connection is gone."""
-        cluster, endpoint = connection.cluster, connection.endpoint
+        connection.endpoint.idle.pop(connection, None)
+        self.count_off(connection.cluster, connection.endpoint)
+
+    def count_off(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """One connection less: there is room for another."""
         cluster.connections -= 1
         endpoint.connections -= 1
-        endpoint.idle.pop(connection, None)
         self._serve_waiters(cluster, endpoint)
         # Room that is left goes to the endpoints whose waiters found none, oldest first.
         while cluster.starved and cluster.connections < cluster.config.circuit_breakers.max_connections:
@@ -207,6 +248,7 @@ class Pool:
 
     def _serve_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Each who still waits must have a connection on its way, as far as the limits allow."""
+        self.streams.open_for_waiters(cluster, endpoint)
         if endpoint.connecting < len(endpoint.waiters):
             # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
             if endpoint.connections == 0 or cluster.connections < cluster.config.circuit_breakers.max_connections:
@@ -230,3 +272,4 @@ class Pool:
         idle, endpoint.idle = endpoint.idle, {}
         for connection in idle:
             connection.abort()
+        self.streams.retire(endpoint)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from proxy.http.heads import RequestHead, RequestMessage, ResponseHead
     from proxy.routing.table import CompiledRoute
     from proxy.telemetry.trace import Trace
-    from proxy.worker.downstream import Downstream
+    from proxy.worker.carrier import Carrier
+    from proxy.worker.client import Client
     from proxy.worker.tables import ListenerState
-    from proxy.worker.upstream import Upstream
 
 
 class ExchangeRecord(Record):
@@ -34,6 +34,9 @@ class ExchangeRecord(Record):
         "downstream",
         "ended",
         "endpoint",
+        "grpc",
+        "grpc_deadline",
+        "grpc_status",
         "head",
         "message",
         "request_deadline",
@@ -49,7 +52,7 @@ class ExchangeRecord(Record):
         "waiting",
     )
 
-    def __init__(self, downstream: Downstream, state: ListenerState, message: RequestMessage) -> None:
+    def __init__(self, downstream: Client, state: ListenerState, message: RequestMessage) -> None:
         super().__init__(monotonic())
         self.downstream = downstream
         self.state = state
@@ -57,10 +60,13 @@ class ExchangeRecord(Record):
         self.head: RequestHead = message.head
         self.request_deadline = 0.0
         self.stream_deadline = 0.0
+        self.grpc = False
+        self.grpc_deadline = 0.0  # what grpc-timeout says
+        self.grpc_status = b""
         self.route: CompiledRoute[ClusterState] | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
-        self.upstream: Upstream | None = None
+        self.upstream: Carrier | None = None
         self.waiting = False
         self.request_id = self.head.request_id
         self.trace: Trace | None = None
@@ -86,6 +92,8 @@ class ExchangeRecord(Record):
         return self.head.authority
 
     def protocol(self) -> str:
+        if self.downstream.multiplexed:
+            return "HTTP/2"
         return "HTTP/1.0" if self.head.http10 else "HTTP/1.1"
 
     def request_header(self, name: bytes) -> bytes | None:

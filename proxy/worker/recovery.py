@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy import errors
 from proxy.errors import ErrorKind
+from proxy.http import grpc
 from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import ResponseHead
 from proxy.policy import retry
@@ -36,7 +37,7 @@ class Recovery(ExchangeRecord):
         assert cluster is not None
         assert endpoint is not None
         status = head.status
-        if status < 500:
+        if status < 500 and head.unsent is None:
             health = endpoint.health
             health.consecutive_5xx = health.consecutive_gateway = 0
             return False
@@ -84,6 +85,33 @@ class Recovery(ExchangeRecord):
                 self._again()
                 return
         self.reply(errors.CONNECTION_TERMINATED, text)
+
+    def on_refused(self, text: str) -> None:
+        """The upstream says that it has not looked at the request: GOAWAY or REFUSED_STREAM (RFC 9113 §8.7). Once it
+        goes elsewhere whatever the route says; after that it is one of the retries that the route allows."""
+        self.upstream = None
+        if self.response_started:
+            self._cut(errors.REFUSED.flag, text)
+        elif not self._stale_retried and self._may_retry():
+            self._stale_retried = True
+            self._again()
+        elif self._may_retry_unsent():
+            self._again()
+        else:
+            self.reply(errors.REFUSED, text)
+
+    def on_upstream_reset(self, text: str) -> None:
+        """The upstream reset the stream of the request; its connection goes on."""
+        self.upstream = None
+        self._count_failure(503)
+        if self.response_started:
+            self._cut(errors.UPSTREAM_RESET.flag, text)
+            return
+        policy = self._policy()
+        if policy is not None and retry.on_reset(policy.retry_on) and self._may_count_retry(policy):
+            self._again()
+        else:
+            self.reply(errors.UPSTREAM_RESET, text)
 
     def on_upstream_error(self, text: str) -> None:
         """The upstream broke HTTP; its connection is closed."""
@@ -203,13 +231,19 @@ class Recovery(ExchangeRecord):
             return
         self.flags = f"{kind.flag},{self.flags}" if self.flags else kind.flag
         self.details = f"{kind.name}: {detail}" if detail else kind.name
-        headers: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        headers: Headers
+        if grpc.is_request(self.head):
+            headers, status, body = grpc.error_headers(kind.grpc, errors.text(kind, detail)), 200, b""
+            self.grpc_status = b"%d" % kind.grpc
+        else:
+            headers, status = [(b"content-type", b"text/plain; charset=utf-8")], kind.status
+            body = errors.body(kind, detail)
         if kind.unsent and self.state.inbound and kind.status == 503:
             headers.append((UNSENT_HEADER, kind.flag.encode()))
-        head, route = ResponseHead(kind.status, b"", headers), self.route
+        head, route = ResponseHead(status, b"", headers), self.route
         if route is not None and route.response_edits is not None:
             edit_response(self, route.response_edits, head)
-        self._respond_whole(head, errors.body(kind, detail))
+        self._respond_whole(head, body)
 
     def _cut(self, flag: str, text: str) -> None:
         """Part of the response is out: the only honest end is to break the connection (RFC 9112 §8)."""

@@ -41,7 +41,7 @@ class _Plan:
     snapshot: Snapshot
     contexts: dict[object, tls.Context]
     clusters: dict[str, ClusterState]
-    transports: dict[str, Transport | None] = field(default_factory=dict)
+    transports: dict[str, tuple[Transport | None, Transport | None]] = field(default_factory=dict)
     states: dict[str, ListenerState] = field(default_factory=dict)
     tcp_states: dict[str, TcpState] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)
@@ -128,7 +128,8 @@ class Worker:
         plan = _Plan(snapshot, contexts, clusters)
         if not delta.changed.keys().isdisjoint(("clusters", "certificates", "bundles")):
             for name, cluster in snapshot.clusters.items():
-                plan.transports[name] = self._transport(plan, cluster.tls)
+                http1, http2 = tls.by_protocol(cluster)
+                plan.transports[name] = self._transport(plan, http1), self._transport(plan, http2)
         if delta.changed.keys() - {"assignments"} or delta.removed.keys() - {"assignments"}:
             for listener in snapshot.listeners.values():
                 if listener.filter_chain.tcp is not None:
@@ -148,8 +149,8 @@ class Worker:
         snapshot = plan.snapshot
         before, self._snapshot = self._snapshot, snapshot
         self._contexts = plan.contexts
-        for name, transport in plan.transports.items():
-            plan.clusters[name].transport = transport
+        for name, transports in plan.transports.items():
+            plan.clusters[name].transport, plan.clusters[name].http2_transport = transports
         for endpoint in self._clusters.apply(snapshot, delta, plan.clusters):
             self._pool.retire(endpoint)
         self._keys.keep(snapshot.certificates)
@@ -174,12 +175,12 @@ class Worker:
                     known = self._contexts.get(key)
                     contexts[key] = known or tls.server_context(down, key_ids, snapshot.bundles, self._keys)
         for cluster in snapshot.clusters.values():
-            up = cluster.tls
-            if up is not None:
-                key = self._context_key(snapshot, up)
-                if key not in contexts:
-                    known = self._contexts.get(key)
-                    contexts[key] = known or tls.client_context(up, key_ids, snapshot.bundles, self._keys)
+            for up in tls.by_protocol(cluster):
+                if up is not None:
+                    key = self._context_key(snapshot, up)
+                    if key not in contexts:
+                        known = self._contexts.get(key)
+                        contexts[key] = known or tls.client_context(up, key_ids, snapshot.bundles, self._keys)
         return contexts
 
     @staticmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from proxy.cluster.state import ClusterState
 from proxy.config.filters import GRPC_WEB
@@ -23,16 +24,27 @@ from proxy.worker.peer import Peer
 from proxy.worker.pool import Pool
 from proxy.worker.tls import Context
 
-_date: tuple[int, bytes] = (0, b"")
+_second = 0
+_date: Any = (b"date", b"")
+_date_line = b""
 
 
 def date_line() -> bytes:
-    """The Date field (RFC 9110 §6.6.1), computed once a second."""
-    global _date
+    """The Date field (RFC 9110 §6.6.1) as a line, computed once a second."""
+    date_field()
+    return _date_line
+
+
+def date_field() -> Any:
+    """The same as a pair."""
+    global _second, _date, _date_line
     now = int(time.time())
-    if _date[0] != now:
-        _date = (now, time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(now)).encode())
-    return _date[1]
+    if _second != now:
+        _second = now
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode()
+        _date = (b"date", date)
+        _date_line = b"date: %b\r\n" % date
+    return _date
 
 
 class Transport:
@@ -57,12 +69,14 @@ class ListenerState:
         "connections_total",
         "context",
         "counters",
+        "date_field",
         "date_line",
         "filters",
         "filters_reversed",
         "handshake_timeout",
         "handshakes",
         "head_timeout",
+        "http2_connections",
         "idle_timeout",
         "inbound",
         "keep_request_id",
@@ -78,6 +92,7 @@ class ListenerState:
         "requires_peer",
         "response_policy",
         "routes",
+        "server_fields",
         "server_line",
         "tracing",
         "upgrades",
@@ -131,14 +146,17 @@ class ListenerState:
         # A request id is kept when it comes from the mesh (a verified peer) or from the app beside us; an edge
         # listener (use_remote_address) replaces it unless told otherwise, as Envoy does.
         self.keep_request_id = config.preserve_external_request_id or not config.use_remote_address
-        self.server_line = head_policy.response_lines(config)
+        self.server_fields = head_policy.response_fields(config)
+        self.server_line = b"".join([b"%b: %b\r\n" % pair for pair in self.server_fields])
         self.date_line = date_line
+        self.date_field = date_field
         self.client_cert = _client_cert(config.forward_client_cert_details)
         self.counters = counters
         self.pool = pool
         self.requests = counters.by_class("downstream_rq_total", listener=name)
         self.latency = counters.histogram("downstream_rq_seconds", listener=name)
         self.connections_total = counters.slot("downstream_cx_total", listener=name)
+        self.http2_connections = counters.slot("downstream_cx_http2_total", listener=name)
         self.handshakes = counters.slot("downstream_tls_handshake_total", listener=name)
         self.loggers = [files.logger(log) for log in config.access_logs]
 

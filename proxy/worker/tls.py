@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
+from proxy.config.cluster import Cluster
 from proxy.config.model import DownstreamTls, TrustBundle, UpstreamTls, Validation
 from proxy.routing.matchers import string
 from proxy.worker.peer import Peer, PeerError
@@ -129,6 +131,17 @@ def client_context(
     else:
         context.verify(ssl.CERT_NONE)  # Envoy: no validation context, no verification
     return context
+
+
+def by_protocol(cluster: Cluster) -> tuple[UpstreamTls | None, UpstreamTls | None]:
+    """What a cluster's connections of HTTP/1.1 (or raw bytes) and of HTTP/2 are secured with: None for what it does not
+    use. Each offers what will be spoken, and nothing else (RFC 7301)."""
+    if cluster.tls is None:
+        return None, None
+    others = tuple(name for name in cluster.tls.alpn_protocols if name != "h2")
+    http1 = cluster.tls if others == cluster.tls.alpn_protocols else replace(cluster.tls, alpn_protocols=others)
+    http2 = replace(cluster.tls, alpn_protocols=("h2",)) if cluster.protocol != "HTTP1" else None
+    return http1, http2
 
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h

@@ -13,8 +13,8 @@ from proxy.http.h1.response import ResponseReader
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, RequestHead
 from proxy.worker import tls
+from proxy.worker.carrier import Carrier
 from proxy.worker.reset import is_open, poll_again
-from proxy.worker.timers import Timed
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -27,11 +27,10 @@ _FLUSH_CHECK: Final = 5.0
 """Seconds within which an upstream has to take something of what a tunnel's end has left for it."""
 
 
-class Upstream(Timed):
+class Upstream(Carrier):
     """One connection of one endpoint; an asyncio.Protocol, without the base class, which cannot be compiled.
 
-    `usable`: idle and good for another request. `trusted`: mutual TLS with a verified peer, so that what sidecars tell
-    each other in headers counts."""
+    `usable`: idle and good for another request."""
 
     __slots__ = (
         "_answered",
@@ -44,27 +43,20 @@ class Upstream(Timed):
         "_unsent",
         "cluster",
         "endpoint",
-        "exchange",
         "reader",
-        "sent_all",
         "transport",
-        "trusted",
         "usable",
-        "write_paused",
     )
 
     def __init__(self, pool: Pool, cluster: ClusterState, endpoint: Endpoint) -> None:
-        super().__init__()
+        super().__init__(False)
         self._pool = pool
         self.cluster = cluster
         self.endpoint = endpoint
         self.transport: Any = None
         config = cluster.config
         self.reader = ResponseReader(config.max_response_headers_bytes, config.max_headers_count)
-        self.exchange: Exchange | None = None
         self.usable = False
-        self.trusted = False
-        self.write_paused = False
         self._answered = False
         self._chunked = False
         self._expires = monotonic() + config.max_connection_duration if config.max_connection_duration else 0.0
@@ -72,7 +64,6 @@ class Upstream(Timed):
         self._requests = 0
         self._tunnel = False
         self._unsent = 0
-        self.sent_all = True
 
     # ---- requests
 
@@ -82,7 +73,7 @@ class Upstream(Timed):
         head: RequestHead,
         target: bytes,
         authority: bytes,
-        extra: bytes,
+        extra: Headers,
         chunks: list[bytes],
         done: bool,
         trailers: Headers,

@@ -18,8 +18,8 @@ REASONS: Final[dict[int, bytes]] = {
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: bytes) -> bytes:
-    """A request head for the wire; `extra` holds complete header lines."""
+def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: Headers) -> bytes:
+    """A request head for the wire; the `extra` fields come last."""
     length = head.length
     if length == CHUNKED:
         framing = b"transfer-encoding: chunked\r\n"
@@ -35,8 +35,9 @@ def request_bytes(head: RequestHead, target: bytes, authority: bytes, extra: byt
         framing += b"te: trailers\r\nconnection: te\r\n"
     parts = [head.method, b" ", target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"]
     _add_lines(parts, head.headers)
-    parts.append(framing)
-    parts.append(extra)
+    if framing:
+        parts.append(framing)
+    _add_lines(parts, extra)
     parts.append(b"\r\n")
     return b"".join(parts)
 

@@ -37,8 +37,8 @@ class ClientConnection(Connection):
         return min(self.peer_streams, self._options.max_concurrent_streams) - len(self.streams)
 
     @property
-    def ready_for_connect(self) -> bool:
-        """Whether the peer has said what it knows."""
+    def greeted(self) -> bool:
+        """Whether the peer's SETTINGS have come."""
         return self._settings_seen
 
     def open(self, method: bytes, upgrade: bytes, now: float) -> Stream:

@@ -12,7 +12,7 @@ from proxy.http.head_policy import (
     compile_request_policy,
     compile_response_policy,
     forwarded_client,
-    response_lines,
+    response_fields,
     xff_index,
 )
 from proxy.http.heads import RequestHead, ResponseHead
@@ -33,7 +33,7 @@ def applied(*headers: tuple[bytes, bytes], target: bytes = b"/", host: bytes = b
 def test_a_listener_that_asks_for_nothing_has_no_policy() -> None:
     assert compile_request_policy(HttpConnectionManager("s"), 80) is None
     assert compile_response_policy(HttpConnectionManager("s")) is None
-    assert response_lines(HttpConnectionManager("s")) == b"server: pillion\r\n"
+    assert response_fields(HttpConnectionManager("s")) == [(b"server", b"pillion")]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_paths() -> None:
 
 def test_via() -> None:
     assert applied((b"via", b"1.0 before"), via="1.1 me").find(b"via") == b"1.0 before,1.1 me"
-    assert response_lines(HttpConnectionManager("s", via="1.1 me")) == b"server: pillion\r\nvia: 1.1 me\r\n"
+    assert response_fields(HttpConnectionManager("s", via="1.1 me")) == [(b"server", b"pillion"), (b"via", b"1.1 me")]
 
 
 @pytest.mark.parametrize(
@@ -157,4 +157,4 @@ def test_server(transformation: str, upstream: bytes | None, server: bytes | Non
     policy.apply(head, b"ours")
     expected = [] if server is None else [(b"server", server)]
     assert head.headers == [*expected, (b"x-request-id", b"ours")]
-    assert response_lines(config) == (b"server: sn\r\n" if transformation == "OVERWRITE" else b"")
+    assert response_fields(config) == ([(b"server", b"sn")] if transformation == "OVERWRITE" else [])

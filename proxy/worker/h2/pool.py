@@ -1,0 +1,152 @@
+"""Connections of HTTP/2 to endpoints: who has room for a request, who waits for room, when another is opened.
+
+A request goes to a connection with room; one that finds none waits, within the cluster's limits, first come first
+served, and connections are opened as long as those on their way cannot take all who wait.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from proxy.http.h2.client import FIRST_STREAMS
+
+if TYPE_CHECKING:
+    from proxy.cluster.state import ClusterState, Endpoint
+    from proxy.worker.exchange import Exchange
+    from proxy.worker.h2.upstream import Http2Upstream
+    from proxy.worker.pool import Pool
+    from proxy.worker.recovery import Recovery
+
+
+class EndpointStreams:
+    """What there is of one endpoint. `free`: connections with room, the fullest use first; `all`: every one."""
+
+    __slots__ = ("all", "connecting", "free", "waiters")
+
+    def __init__(self) -> None:
+        self.all: dict[Http2Upstream, None] = {}
+        self.free: dict[Http2Upstream, None] = {}
+        self.waiters: OrderedDict[Exchange, None] = OrderedDict()
+        self.connecting = 0
+
+
+class StreamPool:
+    """The part of Pool that lends streams."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def of(self, endpoint: Endpoint) -> EndpointStreams:
+        """Those of an endpoint."""
+        streams: EndpointStreams | None = endpoint.streams
+        if streams is None:
+            endpoint.streams = streams = EndpointStreams()
+        return streams
+
+    def lend(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """Give the exchange a stream, or have it wait for one."""
+        streams = self.of(endpoint)
+        while streams.free:
+            connection = next(iter(streams.free))
+            if connection.room > 0:
+                exchange.attach(connection.lend(exchange.started))
+                return
+            del streams.free[connection]
+        if cluster.pending >= cluster.config.circuit_breakers.max_pending_requests:
+            exchange.on_overflow(f"cluster {cluster.name}: max_pending_requests")
+            return
+        cluster.pending += 1
+        exchange.waiting = True
+        streams.waiters[exchange] = None
+        self.open_for_waiters(cluster, endpoint)
+
+    def open_for_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
+        """Open another connection if those on their way cannot take all who wait, as far as the limits allow."""
+        streams: EndpointStreams | None = endpoint.streams
+        if streams is None or len(streams.waiters) <= streams.connecting * self._capacity(cluster):
+            return
+        # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
+        if endpoint.connections == 0 or cluster.connections < cluster.config.circuit_breakers.max_connections:
+            streams.connecting += 1
+            self._pool.open_http2(cluster, endpoint)
+        else:
+            cluster.starved[endpoint] = None
+
+    def _capacity(self, cluster: ClusterState) -> int:
+        limit = min(FIRST_STREAMS, cluster.config.http2.max_concurrent_streams)
+        per_connection = cluster.max_requests_per_connection
+        return min(limit, per_connection) if per_connection else limit
+
+    def connected(self, connection: Http2Upstream) -> None:
+        """A connection is there."""
+        streams = self.of(connection.endpoint)
+        streams.connecting -= 1
+        streams.all[connection] = None
+        connection.enter()
+        if connection.endpoint.removed and not streams.waiters:
+            connection.retire()
+        else:
+            self.serve(connection)
+            self.open_for_waiters(connection.cluster, connection.endpoint)
+
+    def failed(self, connection: Http2Upstream, text: str) -> None:
+        """A connection could not be had: as many as it would have taken are told."""
+        cluster, endpoint = connection.cluster, connection.endpoint
+        streams = self.of(endpoint)
+        streams.connecting -= 1
+        for _ in range(self._capacity(cluster)):
+            waiter = self._next_waiter(streams, cluster)
+            if waiter is None:
+                break
+            waiter.on_connect_failure(text)
+        self.open_for_waiters(cluster, endpoint)
+
+    def serve(self, connection: Http2Upstream) -> None:
+        """The connection may have room: for those who wait, or for later."""
+        streams = self.of(connection.endpoint)
+        if streams.waiters:
+            while connection.room > 0:
+                waiter = self._next_waiter(streams, connection.cluster)
+                if waiter is None:
+                    break
+                waiter.attach(connection.lend(monotonic()))
+        if connection not in streams.free and connection.usable and connection.room > 0:
+            streams.free[connection] = None
+
+    def _next_waiter(self, streams: EndpointStreams, cluster: ClusterState) -> Exchange | None:
+        if not streams.waiters:
+            return None
+        waiter: Exchange = streams.waiters.popitem(last=False)[0]
+        waiter.waiting = False
+        cluster.pending -= 1
+        return waiter
+
+    def forget(self, exchange: Recovery, cluster: ClusterState, endpoint: Endpoint) -> bool:
+        """The exchange waits no more. False if it did not wait here."""
+        streams: EndpointStreams | None = endpoint.streams
+        if streams is None or exchange not in streams.waiters:
+            return False
+        del streams.waiters[exchange]  # type: ignore[arg-type]
+        return True
+
+    def withdraw(self, connection: Http2Upstream) -> None:
+        """It takes no more requests."""
+        self.of(connection.endpoint).free.pop(connection, None)
+
+    def closed(self, connection: Http2Upstream) -> None:
+        """A connection is gone."""
+        streams = self.of(connection.endpoint)
+        streams.free.pop(connection, None)
+        streams.all.pop(connection, None)
+        self._pool.count_off(connection.cluster, connection.endpoint)
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone from its cluster."""
+        streams: EndpointStreams | None = endpoint.streams
+        if streams is not None:
+            for connection in list(streams.all):
+                connection.retire()
