@@ -1,40 +1,27 @@
 """WHO MAY PASS, CHANGED HOW: HTTP filters, in one explicit table by type URL.
 
 Rules of this room:
-- A filter is compiled once per snapshot from its frozen config; per request it is one call each way.
-- on_request returns None to pass, or a Reply, which ends the request; filters see responses in reverse order.
+- A filter is made once per snapshot from its frozen config. Per request it is one call, on_request, which returns None
+  to pass, a Reply, which ends the request, or a Transform, which sees the rest of the request and its response.
+- A request that no filter wants to transform has no Chain and pays nothing more. The others' bodies pass the Chain as
+  they come; responses pass it in reverse order, the sidecar's own replies as well.
+- What a filter keeps of a request is in its Transform, bounded: a body is never gathered whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from proxy.http.headers import Headers
-from proxy.http.heads import RequestHead, ResponseHead
+from proxy.config import filters as config
+from proxy.filters.cors import CorsFilter
+from proxy.filters.grpc_web import GrpcWebFilter
+from proxy.filters.interface import Chain, Filter, FilterError, Reply, Transform
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A response made by a filter. `flag` and `details` go to the access log."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    flag: str = ""
-    details: str = ""
-
-
-class Filter(Protocol):
-    """One filter of one listener."""
-
-    def on_request(self, head: RequestHead, peer: str) -> Reply | None:
-        """Pass, change or answer a request. `peer` is the verified URI SAN of the client, or empty."""
-
-    def on_response(self, head: ResponseHead) -> None:
-        """Change a response."""
-
-
-FILTERS: Final[Mapping[str, Callable[[object], Filter]]] = {}
+FILTERS: Final[Mapping[str, Callable[[object], Filter]]] = {
+    config.CORS: CorsFilter,
+    config.GRPC_WEB: GrpcWebFilter,
+}
 """type_url → constructor from the decoded config. The router is not a filter here: it is the worker's exchange."""
+
+__all__ = ["FILTERS", "Chain", "Filter", "FilterError", "Reply", "Transform"]

@@ -19,6 +19,7 @@ from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
+from proxy.worker.filtering import admit_filtered, size
 from proxy.worker.forward import request_fields, request_ids
 from proxy.worker.policies import admit, bridge_websocket, edit_request, edit_response
 from proxy.worker.raw_upstream import RawUpstream
@@ -56,16 +57,12 @@ class Exchange(Recovery):
             self.route = state.routes.match(head)
         elif not self._match_upgrade():
             return
+        if state.filters and not admit_filtered(self):
+            return
         route = self.route
         if route is None:
             self.reply(errors.NO_ROUTE)
             return
-        for http_filter in state.filters:
-            answer = http_filter.on_request(head, self.downstream.peer_uri)
-            if answer is not None:
-                self.flags, self.details = answer.flag, answer.details
-                self._respond_whole(ResponseHead(answer.status, b"", answer.headers), answer.body)
-                return
         if route.forward is None:
             direct = route.action
             assert isinstance(direct, DirectResponse)
@@ -233,6 +230,8 @@ class Exchange(Recovery):
 
     def on_request_more(self) -> None:
         """More of the request's body arrived, or its end."""
+        if self.filtering is not None and not self.filtering.request(self):
+            return
         message, upstream, route = self.message, self.upstream, self.route
         if message.done and route is not None and route.timeout and not self.tunnel and not self.request_deadline:
             # As in Envoy the route's timeout is for the answer: it begins with the end of the request.
@@ -261,35 +260,40 @@ class Exchange(Recovery):
 
     def on_response(self, message: ResponseMessage) -> None:
         """More of the response arrived; its head the first time."""
-        downstream = self.downstream
-        chunks = message.body
-        if chunks:
-            message.body = []
-            for chunk in chunks:
-                self.bytes_sent += len(chunk)
-        if self.response_started:
-            if message.sensitive:
-                message.head.sensitive = message.head.sensitive + message.sensitive
-            downstream.more(chunks, message.done, message.trailers)
-        else:
-            head = message.head
+        downstream, filtering, head, trailers = self.downstream, self.filtering, message.head, message.trailers
+        if not self.response_started and (filtering is None or filtering.held is not head):
             if self._judge(head):
+                message.body = []
                 return
-            self.response_started = True
             self._replay = None
             self.response_head = head
             self.status = head.status
             route = self.route
             if route is not None and route.response_edits is not None:
                 edit_response(self, route.response_edits, head)
-            for http_filter in self.state.filters_reversed:
-                http_filter.on_response(head)
+        chunks = message.body
+        if chunks:
+            message.body = []
+        if filtering is not None:
+            trailers = list(trailers)
+            passed = filtering.response(head, chunks, message.done, trailers)
+            if passed is None:
+                return
+            chunks = passed
+        for chunk in chunks:
+            self.bytes_sent += len(chunk)
+        if self.response_started:
+            if message.sensitive:
+                head.sensitive = head.sensitive + message.sensitive
+            downstream.more(chunks, message.done, trailers)
+        else:
+            self.response_started = True
             if head.upgrade:
                 self._switch(head, chunks, message.done)
                 return
             if message.done and not self.message.done:
                 downstream.closing = True  # the rest of the request is not waited for, and the client is told
-            downstream.respond(self, head, chunks, message.done, message.trailers)
+            downstream.respond(self, head, chunks, message.done, trailers)
         if message.done:
             if self.grpc:
                 self.grpc_status = grpc.status(message)
@@ -344,14 +348,17 @@ class Exchange(Recovery):
 
     def _respond_whole(self, head: ResponseHead, body: bytes) -> None:
         head.length = len(body)
+        chunks = [body] if body else []
+        if self.filtering is not None:
+            chunks = self.filtering.response(head, chunks, True, []) or []
         self.response_started = True
         self.response_head = head
         self.status = head.status
-        self.bytes_sent = len(body)
+        self.bytes_sent = size(chunks)
         if not self.message.done:
             head.keep_alive = False
             self.downstream.closing = True
-        self.downstream.respond(self, head, [body] if body else [], True, [])
+        self.downstream.respond(self, head, chunks, True, [])
         self._finish(self.message.done)
 
     def _finish(self, keep: bool) -> None:

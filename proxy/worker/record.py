@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.telemetry.trace import Trace
     from proxy.worker.carrier import Carrier
     from proxy.worker.client import Client
+    from proxy.worker.filtering import Filtering
     from proxy.worker.tables import ListenerState
 
 
@@ -34,6 +35,7 @@ class ExchangeRecord(Record):
         "downstream",
         "ended",
         "endpoint",
+        "filtering",
         "grpc",
         "grpc_deadline",
         "grpc_status",
@@ -64,6 +66,7 @@ class ExchangeRecord(Record):
         self.grpc_deadline = 0.0  # what grpc-timeout says
         self.grpc_status = b""
         self.route: CompiledRoute[ClusterState] | None = None
+        self.filtering: Filtering | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
         self.upstream: Carrier | None = None

@@ -223,8 +223,8 @@ class Recovery(ExchangeRecord):
         if upstream is not None:
             upstream.abort()
 
-    def reply(self, kind: ErrorKind, detail: str = "") -> None:
-        """Answer by ourselves, as the row of the error table says."""
+    def reply(self, kind: ErrorKind, detail: str = "", as_http: bool = False) -> None:
+        """Answer by ourselves, as the row of the error table says; to a gRPC call in gRPC's terms, unless `as_http`."""
         self._drop_upstream()
         if self.response_started:
             self._cut(kind.flag, detail)
@@ -232,9 +232,11 @@ class Recovery(ExchangeRecord):
         self.flags = f"{kind.flag},{self.flags}" if self.flags else kind.flag
         self.details = f"{kind.name}: {detail}" if detail else kind.name
         headers: Headers
-        if grpc.is_request(self.head):
-            headers, status, body = grpc.error_headers(kind.grpc, errors.text(kind, detail)), 200, b""
+        call = grpc.is_request(self.head)
+        if call:
             self.grpc_status = b"%d" % kind.grpc
+        if call and not as_http:
+            headers, status, body = grpc.error_headers(kind.grpc, errors.text(kind, detail)), 200, b""
         else:
             headers, status = [(b"content-type", b"text/plain; charset=utf-8")], kind.status
             body = errors.body(kind, detail)

@@ -72,7 +72,6 @@ class ListenerState:
         "date_field",
         "date_line",
         "filters",
-        "filters_reversed",
         "handshake_timeout",
         "handshakes",
         "head_timeout",
@@ -132,7 +131,6 @@ class ListenerState:
         )
         self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__, defaults)
         self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
-        self.filters_reversed = self.filters[::-1]
         self.tracing = config.tracing
         self.upgrades = frozenset(name.encode() for name in config.upgrades)
         self.request_policy = head_policy.compile_request_policy(config, listener.address.port)
