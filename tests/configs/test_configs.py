@@ -30,7 +30,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_examples_are_there() -> None:
-    assert {"hop.yaml", "routes.yaml", "mtls-in.yaml", "mtls-out.yaml", "tcp.yaml", "websocket.yaml"} <= {
+    assert {"hop.yaml", "routes.yaml", "mtls-in.yaml", "mtls-out.yaml", "tcp.yaml", "websocket.yaml", "grpc.yaml"} <= {
         path.name for path in BOOTSTRAPS
     }
 
