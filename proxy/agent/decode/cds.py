@@ -11,7 +11,7 @@ from proxy.agent.decode.eds import read_endpoints
 from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.reader import Reader, decode, join
-from proxy.agent.decode.tls import check_alpn, decode_upstream_tls
+from proxy.agent.decode.tls import check_upstream_alpn, decode_upstream_tls
 from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
 from proxy.config.http2 import Http2Options
 
@@ -60,7 +60,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     limits = _protocol_options(reader)
     tls = decode_upstream_tls(reader)
     if tls is not None and limits.get("protocol") == "HTTP2":
-        check_alpn(reader, tls.alpn_protocols, True, "http2_protocol_options")
+        check_upstream_alpn(reader, tls.alpn_protocols)
     cluster = Cluster(
         name=name,
         discovery=discovery,

@@ -8,6 +8,8 @@ from proxy.agent.decode.reader import Reader
 from proxy.agent.decode.secrets import SecretError
 from proxy.config.model import DownstreamTls, SanMatcher, UpstreamTls, Validation
 
+_ALPN = "transport_socket.typed_config.common_tls_context.alpn_protocols"
+
 
 def decode_downstream_tls(reader: Reader) -> DownstreamTls | None:
     """The `transport_socket` of a filter chain; None for plaintext."""
@@ -55,11 +57,18 @@ def _alpn(common: Reader) -> tuple[str, ...]:
 def check_alpn(reader: Reader, offered: tuple[str, ...], http2: bool, speaker: str) -> None:
     """Report protocols to agree on (RFC 7301) of which none is the one that `speaker` speaks, or one is the other HTTP.
     Nothing offered is no contradiction."""
-    place = "transport_socket.typed_config.common_tls_context.alpn_protocols"
     if http2 and offered and "h2" not in offered:
-        reader.error(f"must hold h2: {speaker} speaks HTTP/2", place)
+        reader.error(f"must hold h2: {speaker} speaks HTTP/2", _ALPN)
     elif not http2 and "h2" in offered:
-        reader.error(f"must not hold h2: {speaker} speaks HTTP/1.1", place)
+        reader.error(f"must not hold h2: {speaker} speaks HTTP/1.1", _ALPN)
+
+
+def check_upstream_alpn(reader: Reader, offered: tuple[str, ...]) -> None:
+    """As check_alpn, for a cluster that speaks HTTP/2: whose connections offer h2 and nothing else."""
+    check_alpn(reader, offered, True, "http2_protocol_options")
+    for name in offered:
+        if name not in ("h2", "http/1.1", "http/1.0"):  # which would never be chosen before it, or not be spoken
+            reader.unsupported(f"{name} is not offered for HTTP/2, only h2", _ALPN)
 
 
 def _transport_socket(reader: Reader, expected: str) -> Reader | None:

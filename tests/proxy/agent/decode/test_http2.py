@@ -178,7 +178,10 @@ def test_alpn_of_a_cluster_agrees_with_what_it_speaks() -> None:
     assert problems(upstream("http/1.1", http2_protocol_options={})) == {
         f"{C}.{ALPN}": "must hold h2: http2_protocol_options speaks HTTP/2"
     }
-    # none given: the worker offers h2 by itself; an HTTP/1.1 server may well be offered both
+    assert problems(upstream("custom", "h2", http2_protocol_options={})) == {
+        f"{C}.{ALPN}": "custom is not offered for HTTP/2, only h2"
+    }
+    # none given: the worker offers h2 by itself; either may be said where the other is spoken
     for offered in ((), ("h2",), ("h2", "http/1.1")):
         assert cluster(upstream(*offered, http2_protocol_options={})).tls is not None
     assert cluster(upstream("h2", "http/1.1", http_protocol_options={})).protocol == "HTTP1"
