@@ -26,7 +26,7 @@ from tests.support.wait import until
 MIB = 1024 * 1024
 STANDSTILL = 0.5
 """Seconds without progress after which a sender counts as stopped."""
-HELD = 3 * MIB
+HELD = 2 * MIB
 """Bytes between a sender and a receiver that does not read: the windows of three connections, grpcio's own buffers."""
 GROWTH = 16 * MIB
 """How far a sidecar may grow above its idle memory, agent and worker together."""

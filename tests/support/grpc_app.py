@@ -157,7 +157,7 @@ class Async:
 
     async def _greet(self, context: Any) -> None:
         metadata = context.invocation_metadata()
-        await context.send_initial_metadata([("server", self.name), *echoed(metadata)])
+        await context.send_initial_metadata([("served-by", self.name), *echoed(metadata)])
         context.set_trailing_metadata(echoed(metadata, "t-"))
 
     async def unary(self, request: bytes, context: Any) -> bytes:
