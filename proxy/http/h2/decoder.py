@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.http.h2 import huffman
-from proxy.http.h2.fields import kind_of, make_field
-from proxy.http.h2.static_table import FIELDS
+from proxy.http.h2 import huffman, static_table
+from proxy.http.h2.fields import NAMES, make_field, read_name
+from proxy.http.h2.static_table import FIELDS, SIZE
 from proxy.http.headers import Field
 
-_STATIC: Final = 61
 _MAX_INTEGER: Final = 1 << 31
 _MAX_CONTINUATION: Final = 5
 _GONE: Final = Field((b"", b""), 0)
@@ -70,7 +69,7 @@ class Decoder:
                 if index == 0x7F:
                     index = self._integer(block, at, 0x7F)
                     at = self._at
-                field = self._entry(index) if index > _STATIC or index == 0 else FIELDS[index - 1]
+                field = self._entry(index) if index > SIZE or index == 0 else FIELDS[index - 1]
             else:
                 self._at = at
                 field = self._literal(block, octet)
@@ -86,7 +85,7 @@ class Decoder:
         return fields
 
     def _entry(self, index: int) -> Field:
-        place = len(self._entries) + _STATIC - index
+        place = len(self._entries) + SIZE - index
         if index == 0 or place < self._first:
             raise HpackError(f"index {index} is in no table (RFC 7541 §2.3.3)")
         return self._entries[place]
@@ -102,12 +101,12 @@ class Decoder:
         index = octet & mask
         if index == mask:
             index = self._integer(block, self._at, mask)
-        if index == 0:
-            name = self._string(block, True)
+        if 0 < index <= SIZE:
+            name = static_table.NAMES[index - 1]
         else:
-            named = FIELDS[index - 1] if index <= _STATIC else self._entry(index)
-            name = named.pair[0]
-        field = make_field(name, self._string(block, False), kind_of(name))
+            text: bytes = self._string(block, True) if index == 0 else self._entry(index).pair[0]
+            name = NAMES.get(text) or read_name(text)
+        field = make_field(name, self._string(block, False))
         if octet >= 0x40:
             self._insert(field)
         return field

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.http.h2.static_table import PAIRS
+from proxy.http.h2.static_table import PAIRS, SIZE
 from proxy.http.headers import SECRET
 
 DEFAULT_TABLE_SIZE: Final = 4096
 """What a peer's limit is until it says otherwise (RFC 9113 §6.5.2), and the most that we spend."""
-_STATIC: Final = 61
 
 # How a field that is in no table is sent.
 _INDEXED: Final = 0
@@ -57,7 +56,7 @@ def _integer(value: int, prefix: int, pattern: int) -> bytes:
     return bytes(out)
 
 
-_INDICES: Final = [_integer(index, 7, 0x80) for index in range(_STATIC + 1 + DEFAULT_TABLE_SIZE // 32)]
+_INDICES: Final = [_integer(index, 7, 0x80) for index in range(SIZE + 1 + DEFAULT_TABLE_SIZE // 32)]
 """The indexed field of each index (§6.1)."""
 _LENGTHS: Final = [_integer(length, 7, 0) for length in range(256)]
 _STATIC_PAIRS: Final[dict[Any, int]] = {pair: index for index, pair in enumerate(PAIRS, 1) if pair[0] not in SECRET}
@@ -102,10 +101,10 @@ class Encoder:
     __slots__ = ("_first", "_lowest", "_max", "_next", "_numbers", "_order", "_said", "_size", "_wanted")
 
     def __init__(self, max_table_size: int) -> None:
-        # A pair of the static table has its index. The pair that was inserted n-th has n + _STATIC: _next less that
+        # A pair of the static table has its index. The pair that was inserted n-th has n + SIZE: _next less that
         # is its index now.
         self._numbers: dict[Any, int] = {}
-        self._next = 2 * _STATIC + 1
+        self._next = 2 * SIZE + 1
         self._order: list[Any] = []
         self._first = 0  # of _order: those before it were evicted
         self._size = 0
@@ -129,7 +128,7 @@ class Encoder:
         numbers = self._numbers
         for pair in fields:
             number = numbers.get(pair, 0)
-            if number > _STATIC:
+            if number > SIZE:
                 number = self._next - number
             if number == 0 or sensitive:
                 self._literal(out, pair, number, sensitive)
@@ -137,9 +136,9 @@ class Encoder:
                 out.append(_INDICES[number])
         return b"".join(out)
 
-    def _literal(self, out: list[bytes], pair: Any, number: int, sensitive: list[bytes]) -> None:
-        name: bytes = pair[0]
-        value: bytes = pair[1]
+    def _literal(self, out: list[bytes], pair: tuple[bytes, ...], number: int, sensitive: list[bytes]) -> None:
+        name = pair[0]
+        value = pair[1]
         known = _names.get(name) or _name(name)
         if sensitive and name in sensitive:
             out.append(known.never)
@@ -161,11 +160,9 @@ class Encoder:
         out.append(_LENGTHS[length] if length < 256 else _integer(length, 7, 0))
         out.append(value)
 
-    def _insert(self, pair: Any, known: _Name) -> bool:
+    def _insert(self, pair: tuple[bytes, ...], known: _Name) -> bool:
         """Whether `pair` enters the table, which it does if it is likely to come again."""
-        name: bytes = pair[0]
-        value: bytes = pair[1]
-        size = len(name) + len(value) + 32
+        size = len(pair[0]) + len(pair[1]) + 32
         if size > _MAX_ENTRY or size > self._max:
             return False
         if not known.staple:
@@ -176,7 +173,7 @@ class Encoder:
                 return False
         if self._size + size > self._max:
             self._evict(self._max - size)
-        self._numbers[pair] = self._next - _STATIC
+        self._numbers[pair] = self._next - SIZE
         self._next += 1
         self._order.append(pair)
         self._size += size

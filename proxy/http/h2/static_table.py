@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.http.h2.fields import kind_of, make_field
+from proxy.http.h2.fields import Name, make_field, read_name
 from proxy.http.headers import Field
 
 PAIRS: Final[tuple[tuple[bytes, bytes], ...]] = (
@@ -71,11 +71,17 @@ PAIRS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"www-authenticate", b""),
 )  # fmt: skip
 SIZE: Final = 61
+"""Indices above it are of the dynamic table (§2.3.3)."""
+
+
+def _names() -> list[Name]:
+    return [read_name(name) for name, _ in PAIRS]
 
 
 def _fields() -> list[Field]:
-    return [make_field(name, value, kind_of(name)) for name, value in PAIRS]
+    return [make_field(read_name(name), value) for name, value in PAIRS]
 
 
-FIELDS: Final = _fields()
-"""The field of index i is at i - 1."""
+NAMES: Final[list[Name]] = _names()
+FIELDS: Final[list[Field]] = _fields()
+"""The field of index i is at i - 1, as its name is."""
