@@ -53,7 +53,9 @@ def odd(request: Message) -> Reply:
         return Reply(
             200, [("content-type", "application/grpc-web+proto")], frame(b"one") + b"\x80\0\0\0\x0fgrpc-status:0\r\n"
         )
-    if what == "echo":
+    if what == "cut":
+        return Reply(500, [("content-type", "text/plain")], b"half a page", length=False, cut=True)
+    if what.startswith(("echo", "refuse")):
         return Reply(200, [GRPC], bytes(request.body), [("grpc-status", "0")], length=False)
     status, _, text = what.partition("/")
     return Reply(
@@ -93,7 +95,8 @@ def sidecar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         off = grpc_mesh.host("off", "two", "off")
         off["routes"][0]["typed_per_filter_config"] = {"envoy.filters.http.grpc_web": OFF}
         direct = {"match": {"prefix": "/"}, "direct_response": {"status": 403, "body": {"inline_string": "keep out"}}}
-        hosts += [off, {"name": "direct", "domains": ["direct"], "routes": [direct]}]
+        again = grpc_mesh.host("again", "two", "again", retry_policy={"retry_on": "reset"})
+        hosts += [off, again, {"name": "direct", "domains": ["direct"], "routes": [direct]}]
         clusters = [
             grpc_mesh.cluster("calls", calls),
             grpc_mesh.cluster("two", two.port),
@@ -134,14 +137,16 @@ def test_unary(web: Web) -> None:
     assert dict(answer.trailers)["t-my-bytes-bin"].rstrip("=") == "AAE"
 
 
-def test_sizes(web: Web) -> None:
-    for size in (0, 1, 2, 3, 100_000, 1_000_000):
+def test_sizes(sidecar: Sidecar, web: Web) -> None:
+    # Beyond a window Envoy resets streams of HTTP/2 now and then (INTERNAL_ERROR), with and without filters.
+    large = (40_000,) if sidecar.seat == "envoy" else (40_000, 1_000_000)
+    for size in (0, 1, 2, 3, *large):
         assert web.call("calls", path("Unary"), b"s" * size).messages == [b"s" * size]
 
 
 def test_server_streaming(web: Web) -> None:
-    answer = web.call("calls", path("Split"), b"200 1000")
-    assert answer.messages == [bytes([number % 256]) * 1000 for number in range(200)]
+    answer = web.call("calls", path("Split"), b"40 1000")
+    assert answer.messages == [bytes([number]) * 1000 for number in range(40)]
     assert answer.code == 0
     empty = web.call("calls", path("Split"), b"0 0")
     assert (empty.messages, empty.code) == ([], 0)
@@ -289,6 +294,24 @@ def test_other_requests_are_as_they_were(sidecar: Sidecar) -> None:
             assert (answer.get("content-type"), bytes(answer.body)) == ("application/grpc", b"as it is")
             seen = sidecar.apps["two"].last("/echo")
             assert (seen.get("content-type"), seen.get("content-length")) == (kind, "8")
+
+
+@pytest.mark.parametrize("app", ["two", "one"])
+def test_a_page_that_breaks_off(sidecar: Sidecar, web: Web, app: str) -> None:
+    """It was held back, so there is still a way to say so."""
+    if sidecar.seat == "envoy":
+        pytest.skip("breaks off as well")
+    answer = web.call(app, "/cut", b"x")
+    assert (answer.code, cors(answer.http)) == (14, READABLE)
+
+
+def test_what_was_decoded_is_sent_again(sidecar: Sidecar, web: Web) -> None:
+    """The stream is refused (RFC 9113 §8.7) once."""
+    path = f"/refuse//{web.http2}{web.text}"
+    assert web.call("again", path, b"again").messages == [b"again"]
+    assert [bytes(seen.body) for seen in sidecar.apps["two"].seen if seen.pseudo[":path"] == path] == 2 * [
+        frame(b"again")
+    ]
 
 
 def test_a_client_that_leaves(sidecar: Sidecar) -> None:
