@@ -112,6 +112,9 @@ REQUEST_HEADERS_TIMEOUT = ErrorKind(
     "the request's header section did not arrive in time",
 )
 CONNECT_NOT_ALLOWED = ErrorKind("connect_not_allowed", "downstream", "NR", 404, 12, "no route allows CONNECT", True)
+UPGRADE_NOT_ALLOWED = ErrorKind(
+    "upgrade_not_allowed", "local", "NR", 403, 7, "no route allows this protocol (upgrade_configs)", True
+)
 DOWNSTREAM_GONE = ErrorKind("downstream_gone", "downstream", "DC", 0, 1, "the client closed the connection")
 UNSENT_FLAGS = frozenset(
     kind.flag for kind in (NO_ROUTE, NO_HEALTHY_UPSTREAM, CONNECT_FAILURE, REFUSED, OVERFLOW, CONNECT_NOT_ALLOWED)

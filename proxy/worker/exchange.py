@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http import grpc, websocket
-from proxy.http.headers import tokens
+from proxy.http.headers import find, tokens
 from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.policy.deadline import read_grpc_timeout
@@ -96,9 +96,9 @@ class Exchange(Recovery):
             return
         most = route.grpc_timeout_header_max
         if most is not None:
-            seconds = max(seconds - route.grpc_timeout_header_offset, 0.0)
             if most:
                 seconds = min(seconds, most)
+            seconds = max(seconds - route.grpc_timeout_header_offset, 0.0)
         self.grpc_deadline = deadline = self.started + seconds
         if most is not None or not self.stream_deadline or deadline < self.stream_deadline:
             self.stream_deadline = deadline
@@ -119,7 +119,11 @@ class Exchange(Recovery):
                     if name != b"h2c" and route.upgrades.get(name, name in upgrades)
                 ]
                 head.upgrade = b", ".join(asked)
-                if head.upgrade == b"websocket" and self.downstream.multiplexed:
+            if self.downstream.multiplexed and route is not None:
+                if not head.upgrade:
+                    self.reply(errors.UPGRADE_NOT_ALLOWED)  # what goes for a request without it would look like consent
+                    return False
+                if head.upgrade == b"websocket" and find(head.headers, b"sec-websocket-key") is None:
                     head.headers.append((b"sec-websocket-key", websocket.key(randbytes(16))))  # an upstream may need it
             return True
         # What follows a CONNECT may not be HTTP, whatever the answer.
@@ -264,6 +268,10 @@ class Exchange(Recovery):
         if not self.response_started and (filtering is None or filtering.held is not head):
             if self._judge(head):
                 message.body = []
+                return
+            if self.head.upgrade and not head.upgrade and downstream.multiplexed and head.status < 300:
+                self._drop_upstream()
+                self.on_upstream_error("answers as if no other protocol had been asked for")  # RFC 8441 §5
                 return
             self._replay = None
             self.response_head = head

@@ -191,8 +191,10 @@ class Connection(Receiver):
 
     def _on_trailers(self, stream: Stream, fields: list[Field], end: bool, underscores: bool) -> None:
         """A second block on a stream."""
-        message = stream.message
-        if message is None or message.done:
+        message, request = stream.message, stream.request
+        if stream.upgrade or (request is not None and request.head.upgrade):
+            self._break(stream, PROTOCOL_ERROR, "HEADERS on a stream that is a tunnel (RFC 9113 §8.5)")
+        elif message is None or message.done:
             self._break(stream, STREAM_CLOSED, "HEADERS after the end of the stream (RFC 9113 §5.1)")
         elif not end:
             self._break(stream, PROTOCOL_ERROR, "a trailer section that is not the end (RFC 9113 §8.1)")
@@ -257,7 +259,7 @@ class Connection(Receiver):
             raise ConnectionFailed(PROTOCOL_ERROR, "PING on a stream (RFC 9113 §6.7)")
         if len(payload) != 8:
             raise ConnectionFailed(FRAME_SIZE_ERROR, "a PING of other than 8 octets (RFC 9113 §6.7)")
-        self._guard.control(self.now)
+        self._guard.ping(self.now, self.data_frames)
         if flags & ACK:
             self.pong = payload
         else:

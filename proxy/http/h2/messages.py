@@ -30,7 +30,7 @@ def read_request(fields: list[Field], extended_connect: bool) -> RequestHead:
     headers: list[Any] = []
     head = RequestHead(b"", b"", b"", headers)
     head.length = CHUNKED
-    scheme = path = protocol = authority = host = None
+    method = scheme = path = protocol = authority = host = None
     regular = False
     cookies: list[bytes] | None = None
     for field in fields:
@@ -59,8 +59,8 @@ def read_request(fields: list[Field], extended_connect: bool) -> RequestHead:
             raise Malformed(_what_is_wrong(field))
         elif regular:
             raise Malformed("a pseudo-header field behind a regular one (RFC 9113 §8.3)")
-        elif kind == names.METHOD and not head.method:
-            head.method = value
+        elif kind == names.METHOD and method is None:
+            head.method = method = value
         elif kind == names.PATH and path is None:
             path = value
         elif kind == names.SCHEME and scheme is None:
@@ -175,6 +175,8 @@ def read_response(fields: list[Field]) -> ResponseHead:
     headers: list[Any] = []
     head = ResponseHead(0, b"", headers)
     head.length = CHUNKED
+    if not fields or fields[0].kind != names.STATUS:
+        raise Malformed("no :status, or behind other fields (RFC 9113 §8.3.2)")
     for field in fields:
         kind = field.kind
         if kind == names.PLAIN:
@@ -183,8 +185,8 @@ def read_response(fields: list[Field]) -> ResponseHead:
         pair = field.pair
         value: bytes = pair[1]
         if kind == names.STATUS:
-            if headers or head.status or _STATUS.fullmatch(value) is None:
-                raise Malformed("a :status that is none, late or double (RFC 9113 §8.3.2)")
+            if head.status or _STATUS.fullmatch(value) is None:
+                raise Malformed("a :status that is none or double (RFC 9113 §8.3.2)")
             head.status = int(value)
         elif kind == names.DATE:
             head.dated = True
@@ -201,8 +203,6 @@ def read_response(fields: list[Field]) -> ResponseHead:
             raise Malformed("a pseudo-header field of requests (RFC 9113 §8.3)")
         elif kind != names.HOP:
             headers.append(pair)  # of requests; ordinary here
-    if not head.status:
-        raise Malformed("no :status (RFC 9113 §8.3.2)")
     return head
 
 
@@ -225,8 +225,6 @@ _HTTP: Final = (b":scheme", b"http")
 _HTTPS: Final = (b":scheme", b"https")
 _TE_TRAILERS: Final = (b"te", b"trailers")
 _OK: Final = (b":status", b"200")
-_NOT_IN_EXTENDED: Final = (b"sec-websocket-key", b"sec-websocket-accept")
-"""What the handshake of WebSocket needs in HTTP/1.1 only (RFC 8441 §5)."""
 
 
 def request_fields(
@@ -246,9 +244,6 @@ def request_fields(
             (b":authority", authority),
             (b":protocol", head.upgrade),
         ]
-        fields += [pair for pair in head.headers if pair[0] not in _NOT_IN_EXTENDED]
-        fields += extra
-        return fields
     else:
         verb: Any = _POST if method == b"POST" else _GET if method == b"GET" else (b":method", method)
         fields = [verb, schemed, (b":path", target), (b":authority", authority)]
@@ -265,13 +260,11 @@ def response_fields(head: ResponseHead, extra: Headers) -> list[Any]:
     """The fields of a response or of an informational one; `extra` come last."""
     status = head.status
     if head.upgrade != NO_UPGRADE and head.upgrade != CONNECT:
-        fields: list[Any] = [_OK]  # RFC 8441 §5
-        fields += [pair for pair in head.headers if pair[0] not in _NOT_IN_EXTENDED]
-    else:
-        first: Any = _OK if status == 200 else (b":status", b"%d" % status)
-        fields = [first]
-        fields += head.headers
-        if head.length > 0 and head.upgrade == NO_UPGRADE:
-            fields.append((b"content-length", b"%d" % head.length))
+        status = 200  # RFC 8441 §5
+    first: Any = _OK if status == 200 else (b":status", b"%d" % status)
+    fields: list[Any] = [first]
+    fields += head.headers
+    if head.length > 0 and head.upgrade == NO_UPGRADE:
+        fields.append((b"content-length", b"%d" % head.length))
     fields += extra
     return fields

@@ -29,8 +29,6 @@ from proxy.http.h2.sender import Sender
 from proxy.http.h2.stream import ANY_LENGTH, OPEN, Stream
 
 _SMALL: Final = 1024
-_RESETS_KEPT: Final = 256
-"""Streams that we reset lately: what the peer had sent on them before it knew is no fault (RFC 9113 §5.4.2)."""
 
 
 class Receiver(Sender):
@@ -63,6 +61,8 @@ class Receiver(Sender):
         self.now = 0.0
         self._settings_seen = False
         self._block_stream = 0  # whose field block is under way: nothing else may come in between
+        # Streams that we reset lately: what the peer had sent on them before it knew is no fault (§5.4.2). As many as
+        # may be reset at once, twice.
         self._resets: dict[int, None] = {}
         # What has arrived of something that is not complete, and how much it takes.
         self._partial = bytearray()
@@ -86,6 +86,10 @@ class Receiver(Sender):
     def _idle(self, number: int) -> bool:
         """Whether the stream has never been opened (§5.1)."""
         raise NotImplementedError
+
+    def _beyond(self, number: int) -> bool:
+        """Whether the stream is not looked at because of our GOAWAY (§6.8)."""
+        return False
 
     # ---- the way in
 
@@ -268,7 +272,7 @@ class Receiver(Sender):
     def _remember(self, number: int) -> None:
         resets = self._resets
         resets[number] = None
-        if len(resets) > _RESETS_KEPT:
+        if len(resets) > 2 * self._options.max_concurrent_streams:
             del resets[next(iter(resets))]
 
     def reset(self, stream: Stream, code: int) -> None:
@@ -285,7 +289,7 @@ class Receiver(Sender):
         """A frame on a stream that is not there."""
         if self._idle(number):
             raise ConnectionFailed(PROTOCOL_ERROR, f"{what} on an idle stream (RFC 9113 §5.1)")
-        if number not in self._resets:
+        if number not in self._resets and not self._beyond(number):
             raise ConnectionFailed(STREAM_CLOSED, f"{what} on a closed stream (RFC 9113 §5.1)")
 
     # ---- windows (§6.9)

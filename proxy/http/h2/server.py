@@ -12,6 +12,7 @@ from proxy.http.h2.messages import Malformed, read_request
 from proxy.http.h2.stream import Stream
 from proxy.http.heads import CHUNKED, Message, RequestHead, RequestMessage
 
+_SKIPPED_KEPT: Final = 64
 _LAST_CALL: Final = b"lastcall"
 """What the PING behind the first GOAWAY carries (RFC 9113 §6.8)."""
 
@@ -22,7 +23,7 @@ class ServerConnection(Connection):
 
     `underscores`: a trailer whose name has one is kept."""
 
-    __slots__ = ("_closing", "_last", "_preface", "_underscores")
+    __slots__ = ("_closing", "_last", "_preface", "_skipped", "_underscores")
 
     def __init__(self, options: Http2Options, max_size: int, max_count: int, underscores: bool) -> None:
         super().__init__(options, max_size, max_count)
@@ -30,6 +31,7 @@ class ServerConnection(Connection):
         self._last = 0  # the newest stream
         self._closing = frames.MAX_STREAM  # streams above it are not looked at
         self._underscores = underscores
+        self._skipped: dict[int, None] = {}
         settings = [(frames.MAX_CONCURRENT_STREAMS, options.max_concurrent_streams)]
         if options.allow_connect:
             settings.append((frames.ENABLE_CONNECT_PROTOCOL, 1))
@@ -65,7 +67,10 @@ class ServerConnection(Connection):
         return self.pong == _LAST_CALL
 
     def _idle(self, number: int) -> bool:
-        return number > self._last or not number & 1
+        return not number & 1 or self._last < number <= self._closing
+
+    def _beyond(self, number: int) -> bool:
+        return number > self._closing
 
     def _on_setting(self, name: int, value: int) -> None:
         if name == frames.ENABLE_PUSH and value > 1:
@@ -86,11 +91,15 @@ class ServerConnection(Connection):
         if not number & 1:
             raise ConnectionFailed(PROTOCOL_ERROR, "a client's stream with an even number (RFC 9113 §5.1.1)")
         if number <= self._last:
+            if number in self._skipped:
+                raise ConnectionFailed(PROTOCOL_ERROR, "a stream's number below that of an older one (RFC 9113 §5.1.1)")
             if number not in self._resets:
                 raise ConnectionFailed(STREAM_CLOSED, "HEADERS on a closed stream (RFC 9113 §5.1)")
             return
         if number > self._closing:
             return
+        if number > self._last + 2:
+            self._skip(number - 2)
         self._last = number
         self._guard.open()
         if len(self.streams) >= self._options.max_concurrent_streams:
@@ -128,6 +137,13 @@ class ServerConnection(Connection):
         elif head.length != CHUNKED:
             stream.left = head.length
         self._mark(stream)
+
+    def _skip(self, number: int) -> None:
+        """Streams up to `number` will never be opened; the last few are remembered, to tell who tries it what is wrong."""
+        for skipped in range(max(self._last + 2, number - 2 * _SKIPPED_KEPT), number + 2, 2):
+            self._skipped[skipped | 1] = None
+        while len(self._skipped) > _SKIPPED_KEPT:
+            del self._skipped[next(iter(self._skipped))]
 
     def switch(self, stream: Stream) -> None:
         """The other protocol is agreed on: its bytes are the request's content."""

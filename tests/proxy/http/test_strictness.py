@@ -94,7 +94,7 @@ def test_requests_that_two_readers_could_read_differently(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "^HTTP/2 is not supported yet$"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "^HTTP/2 is off on this port"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "^this port speaks plain HTTP, and the client TLS$"),
         (b"hello\r\n", "^a request line that is not three words"),
         (b"GET /\r\n\r\n", "^a request line that is not three words"),
