@@ -161,6 +161,8 @@ class Sender:
         self._pump(stream, _ALL)
         if stream.pending_size:
             stream.choked = True
+        else:
+            self._unchoke(stream)
 
     def _pump(self, stream: Stream, turn: int) -> None:
         """Send what the windows have room for, at most `turn` bytes."""
