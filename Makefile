@@ -43,7 +43,7 @@ fmt: $(STAMP) ## Format and fix
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-protos: $(STAMP) ## Regenerate the pillion.v1 stubs
+protos: $(STAMP) ## Regenerate the stubs of the .proto files
 	$(BIN)/python -m pillion.v1.generate
 
 lock: $(STAMP) ## Resolve requirements.lock anew (needs uv)

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from pillion.demo import report, view
 from pillion.demo.mesh import Mesh, Sidecar
 from pillion.demo.processes import Process, ProcessFailed, Tree, free_ports, is_free
 from pillion.demo.services import CALLS
-from pillion.demo.traffic import Traffic
+from pillion.demo.traffic import GrpcTotals, Traffic
 
 RATE = 25.0
-"""Requests per second into the storefront; each becomes four requests in the mesh."""
+"""Requests per second into the storefront; each becomes five in the mesh: to the storefront, its cart, payments twice
+(gRPC: a call and a stream) and the ledger."""
 
 READY_TIMEOUT = 60.0
 """Seconds for each stage of the start; generous, for a slow machine."""
@@ -203,6 +204,9 @@ class Demo:
         headline = f"{requests} requests into the storefront in {seconds:.0f} s, {failures} failed"
         if totals and failures:
             headline += f"; most often: {totals.reasons.most_common(1)[0][0]}"
+        if totals:
+            grpc = totals.grpc
+            headline += f"\nits gRPC: {grpc.calls} calls, {grpc.streams} streams, {grpc.failures} failed"
         rows = [self._row(instance) for instance in self._instances if instance.app is not None]
         return view.render(rows, self._edges(window=True), headline)
 
@@ -221,7 +225,8 @@ class Demo:
             if instance.app is not None
         ]
         seconds = self.ended - self.began
-        return report.summary(requests, failures, seconds, services, self._edges(window=False), EDGES)
+        grpc = asdict(totals.grpc if totals else GrpcTotals())
+        return report.summary(requests, failures, seconds, services, self._edges(window=False), EDGES, grpc)
 
     def commands(self) -> list[tuple[str, str]]:
         """(what it shows, a command line that works while the demo runs)."""

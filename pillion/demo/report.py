@@ -206,6 +206,7 @@ def summary(
     services: Sequence[Mapping[str, Any]],
     found: Sequence[Edge],
     expected: Iterable[tuple[str, str]],
+    grpc: Mapping[str, int],
 ) -> dict[str, Any]:
     """The JSON report. `mtls` needs every edge of `expected` (source, destination service) to be there,
     verified.
@@ -214,6 +215,7 @@ def summary(
     return {
         "requests": requests,
         "failures": failures,
+        "grpc": dict(grpc),
         "mtls": bool(found) and all(edge.mtls for edge in found) and set(expected) <= seen,
         "services": list(services),
         "edges": [

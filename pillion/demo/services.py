@@ -1,8 +1,8 @@
 """The demo's sample services: `python -m pillion.demo.services ROLE --port P [--version V]`.
 
-Ordinary HTTP apps that know nothing of the mesh. Each listens on 127.0.0.1 for its sidecar and calls the
-others by name through HTTP_PROXY, as any program may; all that a traced app has to do is pass on the trace
-headers.
+Ordinary apps that know nothing of the mesh. Each listens on 127.0.0.1 for its sidecar and calls the others by name
+through HTTP_PROXY, as any program may; all that a traced app has to do is pass on the trace headers. `payments` speaks
+gRPC (payments.py), the others HTTP.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import web
+
+from pillion.demo.calls import about, get, http_client, passed_on, sidecar
 
 CALLS: dict[str, tuple[str, ...]] = {
     "storefront": ("cart", "payments"),
@@ -24,90 +27,42 @@ CALLS: dict[str, tuple[str, ...]] = {
 }
 """Who calls whom, so that storefront → payments → ledger is two hops deep."""
 
-# What an app passes on: the trace context (W3C), and one header of this demo that selects cart's version 2.
-PROPAGATED = ("traceparent", "tracestate", "x-request-id", "x-beta")
-
-_CLIENT = web.AppKey("client", ClientSession)
-
-
-def peer_uri(xfcc: str) -> str | None:
-    """The caller's identity: the URI of the nearest (last) element of an x-forwarded-client-cert header.
-
-    Envoy: config/http/conn_man/headers#x-forwarded-client-cert. Elements end with `,`, pairs with `;`; values
-    with either of them are quoted.
-    """
-    uri: str | None = None
-    for element in _split(xfcc, ","):
-        uri = None
-        for pair in _split(element, ";"):
-            key, _, value = pair.partition("=")
-            if key.strip().lower() == "uri":
-                uri = value.strip().strip('"')
-    return uri
-
-
-def _split(text: str, separator: str) -> list[str]:
-    parts, quoted, escaped = [""], False, False
-    for char in text:
-        if char == '"' and not escaped:
-            quoted = not quoted
-        escaped = char == "\\" and not escaped
-        if char == separator and not quoted:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return parts
+Call = Callable[[dict[str, str]], Awaitable[tuple[bool, Any]]]
+"""One service's call to another, with the headers to pass on: (whether all went well, the answer)."""
 
 
 class Service:
-    """One service: answers who it is, who called, and what its own calls answered."""
+    """One HTTP service: answers who it is, who called, and what its own calls answered."""
 
     def __init__(self, role: str, version: str) -> None:
         self._role = role
         self._version = version
+        self._calls: dict[str, Call] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         """200 with a JSON body, or 502 when one of its own calls failed."""
-        answer: dict[str, Any] = {
-            "service": self._role,
-            "version": self._version,
-            "path": request.path,
-            "peer": peer_uri(request.headers.get("x-forwarded-client-cert", "")),
-            "traceparent": request.headers.get("traceparent"),
-        }
+        answer = about(self._role, self._version, request.headers) | {"path": request.path}
         status = 200
-        if targets := CALLS[self._role]:
-            headers = {name: request.headers[name] for name in PROPAGATED if name in request.headers}
-            client = request.app[_CLIENT]
-            results = await asyncio.gather(*(_call(client, target, headers) for target in targets))
-            answer["calls"] = {target: body for target, (_, body) in zip(targets, results, strict=True)}
-            if any(code != 200 for code, _ in results):
+        if self._calls:
+            headers = passed_on(request.headers)
+            results = await asyncio.gather(*(call(headers) for call in self._calls.values()))
+            answer["calls"] = {target: body for target, (_, body) in zip(self._calls, results, strict=True)}
+            if not all(good for good, _ in results):
                 status = 502
         # With a line end, for whoever tries it with curl.
         return web.Response(text=json.dumps(answer) + "\n", status=status, content_type="application/json")
 
-    async def client(self, app: web.Application) -> AsyncIterator[None]:
-        """aiohttp's cleanup context: one client session for the life of the app."""
-        # An environment variable, as for every program that knows nothing of the mesh.
-        proxy = os.environ.get("HTTP_PROXY")
-        async with ClientSession(proxy=proxy, timeout=ClientTimeout(total=5)) as session:
-            app[_CLIENT] = session
+    async def clients(self, app: web.Application) -> AsyncIterator[None]:
+        """aiohttp's cleanup context: one client of each kind for the life of the app."""
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(http_client())
+            self._calls = {target: partial(get, session, target) for target in CALLS[self._role]}
+            if "payments" in self._calls:
+                from pillion.demo import payments  # here: only who speaks gRPC loads it
+
+                channel = await stack.enter_async_context(payments.channel(sidecar()))
+                self._calls["payments"] = partial(payments.pay, channel)
             yield
-
-
-async def _call(client: ClientSession, target: str, headers: dict[str, str]) -> tuple[int, Any]:
-    try:
-        async with client.get(f"http://{target}/", headers=headers) as response:
-            body = await response.read()
-            try:
-                return response.status, json.loads(body)
-            except ValueError:
-                return response.status, {
-                    "status": response.status,
-                    "body": body.decode("utf-8", "replace")[:200],
-                }
-    except (ClientError, TimeoutError) as error:
-        return 0, {"error": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
@@ -117,18 +72,20 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--version", default="v1")
     options = parser.parse_args()
+
+    def say_ready(*_: object) -> None:
+        print(f"{options.role} {options.version} ready: 127.0.0.1:{options.port}", flush=True)
+
+    if options.role == "payments":
+        from pillion.demo import payments
+
+        asyncio.run(payments.serve(options.version, options.port, say_ready))
+        return
     service = Service(options.role, options.version)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", service.handle)
-    app.cleanup_ctx.append(service.client)
-    web.run_app(
-        app,
-        host="127.0.0.1",
-        port=options.port,
-        access_log=None,
-        shutdown_timeout=2,
-        print=lambda _: print(f"{options.role} {options.version} ready: 127.0.0.1:{options.port}", flush=True),
-    )
+    app.cleanup_ctx.append(service.clients)
+    web.run_app(app, host="127.0.0.1", port=options.port, access_log=None, shutdown_timeout=2, print=say_ready)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Steady, open-loop traffic into the storefront: requests start on a schedule, whatever earlier ones do.
 
 The client stands beside the sidecar of a service of its own, `visitor`, as any app stands beside its sidecar:
-it sends plain HTTP with `Host: storefront` to the local outbound port.
+it sends plain HTTP with `Host: storefront` to the local outbound port. The storefront's answers say which gRPC calls it
+made for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
@@ -21,11 +24,38 @@ TIMEOUT = 5.0
 
 
 @dataclass(slots=True)
+class GrpcTotals:
+    """The storefront's gRPC calls, by what its answers say of them."""
+
+    calls: int = 0  # unary
+    streams: int = 0  # server-streaming
+    messages: int = 0  # that came, of both kinds
+    failures: int = 0  # calls and streams that ended with another status than OK
+
+    def add(self, answer: Any) -> None:
+        """What pay() of payments.py says, in an answer of the storefront's; any other answer adds nothing."""
+        for call in _grpc_calls(answer):
+            if call["kind"] == "stream":
+                self.streams += 1
+            else:
+                self.calls += 1
+            self.messages += call["messages"]
+            self.failures += call["status"] != "OK"
+
+
+def _grpc_calls(answer: Any) -> list[dict[str, Any]]:
+    for name in ("calls", "payments", "grpc"):
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer or []
+
+
+@dataclass(slots=True)
 class Totals:
     """What the traffic saw. `failures` is the sum of `reasons`; a request in flight is in neither yet."""
 
     requests: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    grpc: GrpcTotals = field(default_factory=GrpcTotals)
 
     @property
     def failures(self) -> int:
@@ -77,11 +107,13 @@ class Traffic:
         try:
             async with session.get(self._url, headers=self._headers) as response:
                 body = await response.read()
+                if response.content_type == "application/json":
+                    self.totals.grpc.add(json.loads(body))
                 if response.status != 200:
                     reason = f"status {response.status}: {body[:300].decode('utf-8', 'replace')}"
         except TimeoutError:
             reason = f"no answer within {TIMEOUT:g} s"
-        except (ClientError, OSError) as error:
+        except (ClientError, OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
         self._count(reason)
 

@@ -1,4 +1,4 @@
-"""Regenerates the stubs from mesh.proto: `make protos`, or `python -m pillion.v1.generate [OUTPUT_DIR]`."""
+"""Regenerates the stubs from the .proto files: `make protos`, or `python -m pillion.v1.generate [OUTPUT_DIR]`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from importlib import resources
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROTO = "pillion/v1/mesh.proto"
+PROTOS = ("pillion/v1/mesh.proto", "pillion/demo/payments.proto")
 
 
 def generate(output: Path) -> None:
-    """Write pillion/v1/mesh_pb2{,_grpc}.py and mesh_pb2.pyi below `output`. Raises RuntimeError if protoc fails."""
+    """Write NAME_pb2.py, NAME_pb2.pyi and NAME_pb2_grpc.py of each of PROTOS below `output`. Raises RuntimeError if
+    protoc fails."""
     from grpc_tools import protoc  # a development dependency
 
     well_known = resources.files("grpc_tools") / "_proto"
     status = protoc.main(
         ["protoc", f"-I{ROOT}", f"-I{well_known}", f"--python_out={output}", f"--pyi_out={output}",
-         f"--grpc_python_out={output}", PROTO]
+         f"--grpc_python_out={output}", *PROTOS]
     )  # fmt: skip
     if status != 0:
-        raise RuntimeError(f"protoc failed with status {status} on {PROTO}")
+        raise RuntimeError(f"protoc failed with status {status} on {', '.join(PROTOS)}")
 
 
 if __name__ == "__main__":

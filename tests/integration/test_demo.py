@@ -13,8 +13,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from pillion.demo.payments_pb2 import ChargeRequest, HistoryRequest
+from pillion.demo.payments_pb2_grpc import PaymentsStub
 from pillion.demo.processes import children, sessions
 from tests.support.cli import PILLION, ROOT
 from tests.support.http import request
@@ -96,6 +99,10 @@ def test_a_short_run_reports_every_edge_and_leaves_nothing(tmp_path: Path) -> No
     assert report["failures"] == 0
     assert report["requests"] >= 150
     assert report["mtls"] is True
+    made = report["grpc"]  # each request's answer tells of one call and one stream of three receipts
+    assert made["failures"] == 0
+    assert made["calls"] == made["streams"] == report["requests"]
+    assert made["messages"] == 4 * report["requests"]
     assert {service["name"] for service in report["services"]} == {"storefront", "cart", "payments", "ledger"}
     assert {(edge["source"], edge["destination"]) for edge in report["edges"]} == {
         ("visitor", "storefront"),
@@ -146,6 +153,7 @@ def check_commands(text: str) -> None:
     assert answer.status == 200, answer
     beta = answer.json()
     assert (beta["version"], beta["peer"]) == ("v2", "spiffe://pillion.local/service/storefront")
+    check_grpc(outbound)
     dump = request(admin, "/config_dump")
     assert "spiffe://pillion.local/service/cart" in dump.body.decode()
     environment = dict(re.findall(r"(PILLION_TOKEN_FILE|PILLION_CONTROL_PLANE)=([^\s;]+)", text))
@@ -153,7 +161,10 @@ def check_commands(text: str) -> None:
         [sys.executable, "-m", "pillion.cli", "status", "--json"], env=os.environ | environment, capture_output=True
     )
     assert status.returncode == 0, status.stderr
-    assert b"storefront" in status.stdout
+    proxies = json.loads(status.stdout)["proxies"]
+    assert {it["service"]: it["protocol"] for it in proxies} == {
+        "visitor": "http", "storefront": "http", "cart": "http", "payments": "grpc", "ledger": "http",
+    }  # fmt: skip
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     # What is in flight in a worker when it ends may fail, and it ends a moment after its agent.
@@ -162,6 +173,19 @@ def check_commands(text: str) -> None:
         answer = request(outbound, host="cart")
         assert answer.status == 200, answer
         assert answer.json()["version"] == "v1"
+
+
+def check_grpc(outbound: int) -> None:
+    """payments by its name from anybody's grpcio, and who called is verified on each hop."""
+    options = [("grpc.default_authority", "payments"), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(f"127.0.0.1:{outbound}", options) as channel:
+        stub = PaymentsStub(channel)
+        receipt = stub.Charge(ChargeRequest(cents=250), timeout=10)
+        assert (receipt.cents, receipt.answer["peer"]) == (250, "spiffe://pillion.local/service/storefront")
+        assert receipt.answer["calls"]["ledger"]["peer"] == "spiffe://pillion.local/service/payments"
+        numbers = [it.number for it in stub.History(HistoryRequest(count=50), timeout=10)]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert receipt.number in numbers
 
 
 def found(pattern: str, text: str) -> str:

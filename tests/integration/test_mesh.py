@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import pytest
 
 from pillion.demo.mesh import Sidecar
 from tests.support import echo as echo_upstream
+from tests.support import grpc_app
 from tests.support.echo import Echo
-from tests.support.harness import Harness, access_log, metric
+from tests.support.grpc_client import Result, Sync
+from tests.support.harness import Harness, access_log, endpoints, metric
 from tests.support.http import Response, request
 from tests.support.wait import wait_until
 
@@ -157,6 +160,60 @@ def test_a_name_that_is_no_service_is_404(pair: Pair) -> None:
 def test_the_apps_own_errors_pass_through(pair: Pair) -> None:
     assert pair.get("/status/503").status == 503
     assert pair.get("/status/418").status == 418
+
+
+@pytest.fixture(scope="module")
+def calls(pair: Pair, bare_mesh: Harness) -> Sidecar:
+    """web → calls, a gRPC app: first taken for an HTTP/1.1 one, as long as nothing says what it speaks."""
+    bare_mesh.apply("kind: Service\nname: calls\n")
+    app = grpc_app.start(bare_mesh, "calls app")[1]
+    sidecar = bare_mesh.up_sidecar("calls", app)
+    wait_until(lambda: endpoints(pair.web, "calls"), 30, "web knows it")
+    assert unary(pair.web).code is not grpc.StatusCode.OK
+    bare_mesh.apply("kind: Service\nname: calls\nprotocol: grpc\n")
+    wait_until(lambda: unary(pair.web).code is grpc.StatusCode.OK, 30, "calls go through")
+    return sidecar
+
+
+def unary(web: Sidecar) -> Result:
+    return Sync(web.outbound, "calls").call("unary_unary", "Unary", b"hello", timeout=5)
+
+
+def test_a_grpc_service_is_called_by_its_name(pair: Pair, calls: Sidecar) -> None:
+    client = Sync(pair.web.outbound, "calls")
+    result = client.call("stream_stream", "Chat", b"a", b"b", b"c")
+    assert (result.code, result.messages) == (grpc.StatusCode.OK, [b"a", b"b", b"c"])
+    line = log_line(calls, "inbound", "/test.Calls/Chat")
+    assert (line["peer"], line["cluster"]) == (WEB, "inbound")
+    verified = metric(
+        pair.web, "upstream_tls_handshake_total", cluster="calls", peer="spiffe://pillion.local/service/calls"
+    )
+    assert verified == metric(pair.web, "upstream_cx_total", cluster="calls") > 0
+
+
+def test_grpc_calls_share_connections(pair: Pair, calls: Sidecar) -> None:
+    def opened() -> tuple[float, float]:
+        outer = metric(pair.web, "upstream_cx_total", cluster="calls")
+        return outer, metric(calls, "upstream_cx_total", cluster="inbound")
+
+    unary(pair.web)
+    before = opened()
+    for _ in range(5):  # each on a connection of its own to web's sidecar
+        assert unary(pair.web).code is grpc.StatusCode.OK
+    assert opened() == before
+
+
+def test_an_app_may_speak_http2_to_an_http1_service(pair: Pair) -> None:
+    answer = curl("--http2-prior-knowledge", "-H", "Host: echo", f"http://127.0.0.1:{pair.web.outbound}/by-http2")
+    assert (answer["name"], answer["path"]) == ("echo", "/by-http2")
+    assert re.search(f"URI={WEB}$", dict(answer["headers"])["x-forwarded-client-cert"])
+
+
+def test_status_and_get_tell_what_a_service_speaks(bare_mesh: Harness, calls: Sidecar) -> None:
+    assert {it.service: it.protocol for it in bare_mesh.status().proxies} == {
+        "web": "http", "echo": "http", "calls": "grpc",
+    }  # fmt: skip
+    assert {it.name: it.protocol for it in bare_mesh.get().services} == {"web": "http", "echo": "http", "calls": "grpc"}
 
 
 def test_the_metrics_show_a_verified_handshake(pair: Pair) -> None:

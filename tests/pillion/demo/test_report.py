@@ -108,14 +108,15 @@ def test_a_version_of_a_service_has_the_identity_of_the_service() -> None:
 )
 def test_the_summary_is_mtls_only_with_every_expected_edge(present: list[tuple[str, str]], mtls: bool) -> None:
     found = [report.Edge(a, b, 1, 1.0, 1.0, 1.0, 1.0, True, "x", 1) for a, b in present]
-    answer = report.summary(1, 0, 1.0, [], found, [("a", "b"), ("b", "c")])
+    answer = report.summary(1, 0, 1.0, [], found, [("a", "b"), ("b", "c")], {"calls": 2})
     assert answer["mtls"] is mtls
+    assert answer["grpc"] == {"calls": 2}
     assert [(edge["source"], edge["destination"]) for edge in answer["edges"]] == present
 
 
 def test_one_edge_without_mtls_spoils_the_summary() -> None:
     found = [report.Edge("a", "b", 1, 1.0, 1.0, 1.0, 1.0, False, None, None)]
-    assert report.summary(1, 0, 1.0, [], found, [])["mtls"] is False
+    assert report.summary(1, 0, 1.0, [], found, [], {})["mtls"] is False
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=12), st.floats(0, 1))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pillion.demo import traffic
-from pillion.demo.traffic import Traffic
+from pillion.demo.traffic import GrpcTotals, Traffic
 from tests.support.echo import Echo, serving
 from tests.support.wait import until
 
@@ -68,6 +68,17 @@ async def test_what_cannot_be_sent_is_a_failure(monkeypatch: pytest.MonkeyPatch)
         await until(lambda: load.totals.requests >= 10, 5)
         await load.stop()
     assert load.totals.reasons["not sent: 2 requests in flight"] >= 10
+
+
+def test_grpc_calls_are_counted_by_what_the_answers_say() -> None:
+    made = [
+        {"method": "Charge", "kind": "unary", "status": "OK", "messages": 1},
+        {"method": "History", "kind": "stream", "status": "DATA_LOSS", "messages": 2},
+    ]
+    totals = GrpcTotals()
+    for answer in ({"calls": {"payments": {"grpc": made}}}, {"calls": {"payments": {"error": "x"}}}, {}, [], "x"):
+        totals.add(answer)
+    assert totals == GrpcTotals(calls=1, streams=1, messages=3, failures=1)
 
 
 async def test_kinds_of_failure_are_bounded() -> None:

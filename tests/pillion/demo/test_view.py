@@ -41,7 +41,7 @@ def test_the_demo_fits_a_small_terminal() -> None:
     rows = [view.Row("storefront", "v1", 12345, 12345, figures, 10.0, 86_000, "both gone") for _ in range(5)]
     edges = [Edge("storefront", "payments", 100, 10.0, 1.0, 1.5, 2.5, True, PEER, 86_000) for _ in range(5)]
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(view.render(rows, edges, "10 requests into the storefront in 10 s, 0 failed"))
+    console.print(view.render(rows, edges, "10 requests into the storefront in 10 s, 0 failed\nits gRPC: 10 calls"))
     lines = console.export_text().splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillion.demo.services import peer_uri
+from pillion.demo.calls import peer_uri
 
 BY = "By=spiffe://pillion.local/service/cart"
 WEB = "spiffe://pillion.local/service/web"
