@@ -23,7 +23,7 @@ DIRECTORY: Final = Path(sys.prefix) / "lib" / "pillion" / sys.implementation.cac
 INTERPRETED: Final = "PILLION_INTERPRETED"
 """Set to 1 in the environment to run the interpreted form all the same."""
 
-_ROOMS: Final = ("http", "policy", "routing", "cluster", "telemetry", "worker")
+_ROOMS: Final = ("http", "policy", "routing", "cluster", "filters", "telemetry", "worker")
 _NOT_COMPILED: Final = frozenset(
     ("worker/__main__.py", "worker/channel.py", "worker/runtime.py", "worker/tls.py", "worker/peer.py")
 )
