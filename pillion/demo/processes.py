@@ -8,6 +8,7 @@ log file. Start processes only from the main thread: PR_SET_PDEATHSIG watches th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -26,6 +27,8 @@ _TETHER = str(Path(__file__).with_name("tether.py"))
 # Below Linux's default range for outgoing connections (32768-60999), so none of those takes a port that we
 # chose.
 _PORTS = range(20_000, 32_000)
+# In an order of this process's own, round and round: a port that was given out is not yet taken by whom it is for.
+_next_ports = itertools.cycle(random.sample(_PORTS, len(_PORTS)))
 
 
 class ProcessFailed(Exception):
@@ -173,10 +176,10 @@ def children(pid: int) -> list[int]:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different TCP ports that nobody listens on just now, on no address of this machine."""
+    """`count` different TCP ports that nobody listens on just now, and that no earlier call gave out lately."""
     held: list[socket.socket] = []
     try:
-        for port in random.sample(_PORTS, len(_PORTS)):
+        for port in itertools.islice(_next_ports, len(_PORTS)):
             if len(held) == count:
                 break
             if (candidate := _bind(host, port)) is not None:
