@@ -2,8 +2,8 @@
 (envoy.extensions.filters.http.grpc_web.v3.GrpcWeb; the protocol is gRPC's PROTOCOL-WEB.md).
 
 A request of a gRPC-Web content type goes on as gRPC. Its response comes back with the trailers as a last frame of the
-body. A body of the -text types is base64, both ways. A response that is not gRPC (an error page, a local reply) becomes
-a gRPC status in the head, with the body's text as its message.
+body. A body of the -text types is base64, both ways. A response that is not gRPC (an error page) becomes a gRPC status
+in the head, with the body's text as its message.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from proxy import errors
 from proxy.filters.interface import Filter, FilterError, Reply, Transform, put
+from proxy.http import grpc
 from proxy.http.headers import Headers, find, tokens
 from proxy.http.heads import CHUNKED, RequestHead, ResponseHead
 from proxy.routing.table import CompiledRoute
@@ -26,21 +27,6 @@ _GRPC: Final = b"application/grpc"
 _WEB: Final = b"application/grpc-web"
 _TEXT: Final = b"application/grpc-web-text"
 _PROTO: Final = b"+proto"
-
-_GRPC_STATUS: Final[dict[int, bytes]] = {
-    400: b"13",
-    401: b"16",
-    403: b"7",
-    404: b"12",
-    429: b"14",
-    502: b"14",
-    503: b"14",
-    504: b"14",
-}
-"""gRPC's http-grpc-status-mapping.md; any other status is UNKNOWN."""
-
-# gRPC's PROTOCOL-HTTP2.md, "Percent-Byte".
-_PERCENT: Final = [b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in range(256)]
 
 
 class GrpcWebFilter(Filter):
@@ -168,7 +154,7 @@ def _decoded(data: bytes) -> bytes:
 
 def _become_status(head: ResponseHead, page: bytes) -> None:
     """Make a response without a body that says in gRPC's terms what an HTTP status and the text of its body said."""
-    headers = put(head.headers, b"grpc-status", _GRPC_STATUS.get(head.status, b"2"))
-    message = b"".join([_PERCENT[byte] for byte in page.rstrip()])
+    headers = put(head.headers, b"grpc-status", grpc.code_of(head.status))
+    message = grpc.percent_encoded(page.rstrip())
     head.headers = put(headers, b"grpc-message", message) if message else headers
     head.length = 0

@@ -8,7 +8,19 @@ from proxy.http.headers import Headers
 from proxy.http.heads import RequestHead, ResponseMessage
 
 _CONTENT_TYPE: Final = b"application/grpc"
-_UNESCAPED: Final = frozenset(range(0x20, 0x7F)) - {0x25}
+_PERCENT: Final = [
+    b"%c" % octet if 0x20 <= octet <= 0x7E and octet != 0x25 else b"%%%02X" % octet for octet in range(256)
+]
+_CODES: Final[dict[int, bytes]] = {
+    400: b"13",
+    401: b"16",
+    403: b"7",
+    404: b"12",
+    429: b"14",
+    502: b"14",
+    503: b"14",
+    504: b"14",
+}
 
 
 def is_request(head: RequestHead) -> bool:
@@ -33,10 +45,15 @@ def error_headers(code: int, text: str) -> Headers:
     return [
         (b"content-type", _CONTENT_TYPE),
         (b"grpc-status", b"%d" % code),
-        (b"grpc-message", _percent_encoded(text.encode())),
+        (b"grpc-message", percent_encoded(text.encode())),
     ]
 
 
-def _percent_encoded(text: bytes) -> bytes:
+def percent_encoded(text: bytes) -> bytes:
     """Status-Message: what is no printable ASCII, and "%", as %XX."""
-    return b"".join([bytes((octet,)) if octet in _UNESCAPED else b"%%%02X" % octet for octet in text])
+    return b"".join([_PERCENT[octet] for octet in text])
+
+
+def code_of(http_status: int) -> bytes:
+    """The grpc-status of a response that has none (gRPC's http-grpc-status-mapping.md); UNKNOWN unless it is named."""
+    return _CODES.get(http_status, b"2")

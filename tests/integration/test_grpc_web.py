@@ -7,17 +7,19 @@ import base64
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
-from pillion.demo.processes import free_ports
+from pillion.demo.processes import Process, free_ports
 from tests.support import grpc_app, grpc_h1, grpc_mesh, grpc_wire
 from tests.support.bootstrap import TYPES
 from tests.support.envoy import MISSING
 from tests.support.grpc_app import path
 from tests.support.grpc_web import Web
 from tests.support.grpc_wire import App, Message, Reply, frame
-from tests.support.harness import harness
+from tests.support.harness import access_log, harness
+from tests.support.wait import wait_until
 
 ORIGIN = "https://ok.test"
 POLICY = {
@@ -41,7 +43,7 @@ LONG = "x" * 20_000
 def odd(request: Message) -> Reply:
     """An app that answers as its path says."""
     what = request.pseudo[":path"].removeprefix("/")
-    if what == "late-error":
+    if what.startswith("late-error"):
         return Reply(200, [GRPC], frame(b"one"), [("grpc-status", "9"), ("grpc-message", "not%20now"), ("x-t", "a: b")])
     if what == "json":
         return Reply(200, [("content-type", "application/grpc+proto")], frame(b"{}"), [("grpc-status", "0")])
@@ -68,6 +70,7 @@ def odd(request: Message) -> Reply:
 @dataclass(frozen=True)
 class Sidecar:
     seat: str
+    process: Process
     port: int
     apps: dict[str, App]
 
@@ -103,9 +106,11 @@ def sidecar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             grpc_mesh.cluster("one", one.port, http2=False),
             grpc_mesh.cluster("dead", dead),
         ]
-        listener = grpc_mesh.listener("web", port, hosts, http_filters=FILTERS)
-        grpc_mesh.start(work, request.param, request.param, [listener], clusters)
-        yield Sidecar(request.param, port, {"two": two, "one": one})
+        listener = grpc_mesh.listener(
+            "web", port, hosts, http_filters=FILTERS, upgrade_configs=[{"upgrade_type": "websocket"}]
+        )
+        running = grpc_mesh.start(work, request.param, request.param, [listener], clusters)
+        yield Sidecar(request.param, running.process, port, {"two": two, "one": one})
 
 
 @pytest.fixture(
@@ -312,6 +317,37 @@ def test_what_was_decoded_is_sent_again(sidecar: Sidecar, web: Web) -> None:
     assert [bytes(seen.body) for seen in sidecar.apps["two"].seen if seen.pseudo[":path"] == path] == 2 * [
         frame(b"again")
     ]
+
+
+def test_a_web_socket_of_another_origin(sidecar: Sidecar) -> None:
+    """CORS looks at its opening, and lets all of it pass."""
+    fields = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("origin", ORIGIN),
+    ]
+    with grpc_h1.Client(sidecar.port) as client:
+        client.head("GET", "one", "/chat", fields, None)
+        answer = client.answer("GET")
+        assert (answer.status, cors(answer)) == (101, READABLE)
+        for part in (b"hello", b"again" * 20_000):
+            client.sock.sendall(part)
+            assert client.file.read(len(part)) == part
+    assert sidecar.apps["one"].last("/chat").get("origin") == ORIGIN
+
+
+def test_the_access_log_tells_what_the_client_saw(sidecar: Sidecar, web: Web) -> None:
+    path = f"/late-error/{web.http2}/{web.text}"
+    assert web.call("two", path, b"x").code == 9
+
+    def line() -> Any:
+        return next((line for line in access_log(sidecar.process) if line["path"] == path), None)
+
+    found = wait_until(line, 10, "its line in the access log")
+    sizes = (8, 84) if web.text else (6, 62)
+    assert (found["received"], found["sent"], found["status"], found["flags"]) == (*sizes, 200, "-")
 
 
 def test_a_client_that_leaves(sidecar: Sidecar) -> None:
