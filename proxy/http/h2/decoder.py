@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.http.h2 import huffman, static_table
-from proxy.http.h2.fields import NAMES, make_field, read_name
-from proxy.http.h2.static_table import FIELDS, SIZE
+from proxy.http.h2.fields import NAMES, Name, make_field, read_name
+from proxy.http.h2.static_table import FIELDS, PAIRS, SIZE
 from proxy.http.headers import Field
 
 _MAX_INTEGER: Final = 1 << 31
@@ -17,6 +17,14 @@ _MAX_CONTINUATION: Final = 5
 _GONE: Final = Field((b"", b""), 0)
 _COMPACT: Final = 64
 """Evicted entries that may lie in front of the table before the list is shortened."""
+_COMMON: Final = frozenset((
+    b":authority", b":path", b":status", b"content-length", b"content-type", b"user-agent", b"accept",
+))  # fmt: skip
+_MAX_VALUES: Final = 64
+_values: Final[list[dict[bytes, Field] | None]] = [{} if name in _COMMON else None for name, _ in PAIRS]
+"""Per name of the static table, fields by how their value was written. Many encoders never index :path and some others,
+though they send them with every message: what was decoded and checked once need not be again. Short ones, and bounded.
+"""
 
 
 class HpackError(Exception):
@@ -103,12 +111,31 @@ class Decoder:
             index = self._integer(block, self._at, mask)
         if 0 < index <= SIZE:
             name = static_table.NAMES[index - 1]
+            values = _values[index - 1]
+            if values is not None and octet < 0x10:
+                return self._common(block, name, values)
         else:
             text: bytes = self._string(block, True) if index == 0 else self._entry(index).pair[0]
             name = NAMES.get(text) or read_name(text)
         field = make_field(name, self._string(block, False))
         if octet >= 0x40:
             self._insert(field)
+        return field
+
+    def _common(self, block: bytes, name: Name, values: dict[bytes, Field]) -> Field:
+        """The field of `name` whose value is at _at."""
+        at = self._at
+        end = at + 1 + (block[at] & 0x7F) if at < len(block) else at
+        written = block[at:end]
+        field = values.get(written)
+        if field is not None:
+            self._at = end
+            return field
+        field = make_field(name, self._string(block, False))
+        if self._at == end:  # its length is one octet, so it is less than 127
+            if len(values) >= _MAX_VALUES:
+                values.clear()
+            values[written] = field
         return field
 
     def _string(self, block: bytes, names: bool) -> bytes:

@@ -24,7 +24,7 @@ _NEVER: Final = 2
 
 _UNIQUE: Final = frozenset((
     b"traceparent", b"tracestate", b"x-request-id", b"content-length", b"grpc-timeout", b"etag", b"if-none-match",
-    b"last-modified", b"if-modified-since", b"content-range", b"range", b"location", b"age", b"expires",
+    b"if-modified-since", b"content-range", b"range", b"location", b"age", b"expires",
     b"grpc-message", b"x-envoy-upstream-service-time", b"x-envoy-expected-rq-timeout-ms",
     b"x-forwarded-client-cert", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"b3",
 ))  # fmt: skip

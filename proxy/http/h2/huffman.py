@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # a machine word in the compiled form, and no more than a note in the other
 
 # How long each octet's code is, in bits; the last one is EOS. The code is canonical: codes of one length are
 # consecutive, in the order of their octets, so the lengths say all.
@@ -18,8 +21,6 @@ _LENGTHS: Final = (
     28, 27, 27, 27, 27, 27, 26, 30,
 )  # fmt: skip
 _EOS: Final = 256
-_FAILED: Final = 256
-"""The state after EOS, which no string may hold. The others are the inner nodes of the tree, 0 is its root."""
 
 
 def codes() -> list[tuple[int, int]]:
@@ -50,68 +51,74 @@ def _tree() -> list[list[int]]:
     return nodes
 
 
-class _State:
-    """What came before an octet: an inner node of the tree. `text` and `follow` are filled in when it first occurs:
-    few states do, as few characters are common."""
+_NONE: Final = 0
+_ONE: Final = 1
+_END: Final = 2
 
-    __slots__ = ("ends", "follow", "node", "text")
 
-    def __init__(self, node: int) -> None:
-        self.node = node
-        self.ends = False
-        """Whether a string may end here: after fewer than eight bits of padding, all ones."""
-        self.text: list[bytes] = []
-        """Per octet, the characters that it completes."""
-        self.follow: list[_State] = []
-        """Per octet, the state behind it."""
+def _steps() -> list[tuple[int, int, int]]:
+    """Per inner node and four bits: the inner node behind them, what they complete, and which character that is.
 
-    def fill(self) -> None:
-        text: list[bytes] = []
-        for octet in range(256):
-            node = self.node
-            found = b""
-            for shift in range(7, -1, -1):
-                if node == _FAILED:
-                    break
-                node = _NODES[node][octet >> shift & 1]
-                if node == ~_EOS:
-                    node = _FAILED
-                elif node < 0:
-                    found += bytes((~node,))
+    The shortest code has five bits, so it is one character at most, or none, or EOS.
+    """
+    nodes = _tree()
+    steps = []
+    for start in range(len(nodes)):
+        for bits in range(16):
+            node, found, character = start, _NONE, 0
+            for shift in (3, 2, 1, 0):
+                node = nodes[node][bits >> shift & 1]
+                if node < 0:
+                    found, character = (_END, 0) if node == ~_EOS else (_ONE, ~node)
                     node = 0
-            text.append(_texts.setdefault(found, found))
-            self.follow.append(_STATES[node])
-        self.text = text
+            steps.append((node, found, character))
+    return steps
 
 
-def _states() -> list[_State]:
-    states = [_State(node) for node in range(_FAILED + 1)]
+def _ends() -> bytes:
+    """Per inner node, 1 if a string may end there: after fewer than eight bits of padding, all ones."""
+    nodes = _tree()
+    ends = bytearray(len(nodes))
     node = 0
     for _ in range(8):
-        states[node].ends = True
-        node = _NODES[node][1]
-    return states
+        ends[node] = 1
+        node = nodes[node][1]
+    return bytes(ends)
 
 
-_NODES: Final[list[list[int]]] = _tree()
-_STATES: Final[list[_State]] = _states()
-_START: Final[_State] = _STATES[0]
-_texts: dict[bytes, bytes] = {}
+# Small tables, four bits at a step: larger steps are slower as soon as the caches have other things to hold.
+_NEXT: Final[bytes] = bytes([node for node, _, _ in _steps()])
+_FOUND: Final[bytes] = bytes([found for _, found, _ in _steps()])
+_CHARACTER: Final[bytes] = bytes([character for _, _, character in _steps()])
+_TEXT: Final[list[bytes]] = [bytes((octet,)) for octet in range(256)]
+_ENDS: Final[bytes] = _ends()
 _MAX_NAMES: Final = 1024
 _names: dict[bytes, bytes] = {}
 
 
 def decode(data: bytes) -> bytes | None:
     """The string, or None when it is none: it holds EOS, or its padding is not the beginning of EOS, or is too long."""
-    parts: list[bytes] = []
-    state = _START
-    for at in range(len(data)):
-        octet = data[at]
-        if not state.text:
-            state.fill()
-        parts.append(state.text[octet])
-        state = state.follow[octet]
-    return b"".join(parts) if state.ends else None
+    out: list[bytes] = []
+    node: i64 = 0
+    at: i64 = 0
+    end: i64 = len(data)
+    while at < end:
+        octet: i64 = data[at]
+        at += 1
+        step: i64 = node * 16 + (octet >> 4)
+        found: i64 = _FOUND[step]
+        if found != _NONE:
+            if found == _END:
+                return None
+            out.append(_TEXT[_CHARACTER[step]])
+        step = _NEXT[step] * 16 + (octet & 15)
+        found = _FOUND[step]
+        if found != _NONE:
+            if found == _END:
+                return None
+            out.append(_TEXT[_CHARACTER[step]])
+        node = _NEXT[step]
+    return b"".join(out) if _ENDS[node] else None
 
 
 def decode_name(data: bytes) -> bytes | None:

@@ -372,6 +372,28 @@ def test_a_name_that_a_malformed_field_lends_is_sound() -> None:
     assert decoder.decode(b"\x7e" + string(b"trailers"), ALL, 10)[0].kind == headers.TE
 
 
+def test_common_values_that_are_not_indexed_are_checked_once() -> None:
+    first = [
+        Decoder(4096).decode(block, ALL, 10)[0] for block in (b"\x04\x02/a", b"\x04\x82\x60\x7f", b"\x0f\x10\x011")
+    ]
+    again = [
+        Decoder(4096).decode(block, ALL, 10)[0] for block in (b"\x04\x02/a", b"\x04\x82\x60\x7f", b"\x0f\x10\x011")
+    ]
+    assert [field.pair for field in first] == [(b":path", b"/a"), (b":path", b"/a"), (b"content-type", b"1")]
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    for length in range(300):
+        for _ in range(2):
+            assert pairs(Decoder(4096), b"\x04" + string(b"/" * length) + b"\x82") == [
+                (b":path", b"/" * length),
+                (b":method", b"GET"),
+            ]
+    for block in (b"\x04", b"\x04\x02/", b"\x04\x82\x60", b"\x04\x82\x60\x7e"):
+        with pytest.raises(HpackError):
+            Decoder(4096).decode(block, ALL, 10)
+    (secret,) = Decoder(4096).decode(b"\x14\x02/a", ALL, 10)
+    assert secret is not first[0]
+
+
 def test_names_of_http_2_do_not_reach_http_1() -> None:
     Decoder(4096).decode(literal(b":method", b"GET") + literal(b"no token", b"") + literal(b"", b""), ALL, 10)
     assert not {b":method", b"no token", b""} & (headers.KINDS.keys() | headers.SPELLINGS.keys())
