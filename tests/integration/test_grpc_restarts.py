@@ -23,7 +23,12 @@ from tests.support.grpc_wire import App, Message, Reply, frame, grpc_request
 from tests.support.harness import Harness, harness, metric
 from tests.support.sidecars import Sidecar
 
-RETRY = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 3}
+RETRY = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 3,
+}
+ROOM = {"thresholds": [{"max_retries": 100}]}
+"""All who wait for one connection are retried at once when it cannot be made: more than the three of the default."""
 RATE = 60.0
 """Unary calls a second, each of which takes NAP seconds at the server."""
 NAP = 0.05
@@ -80,14 +85,14 @@ def start(work: Harness, wire: App) -> Mesh:
             grpc_mesh.host("calls", "calls", "*", retry_policy=RETRY),
         ]
         listener = grpc_mesh.listener("back", backs[number], hosts, keys.server)
-        clusters = [grpc_mesh.cluster("calls", *servers), grpc_mesh.cluster("wire", wire.port)]
+        clusters = [grpc_mesh.cluster("calls", *servers, circuit_breakers=ROOM), grpc_mesh.cluster("wire", wire.port)]
         return grpc_mesh.start(work, seats.back, f"back {number}", [listener], clusters)
 
     def front(number: int) -> Sidecar:
         timed = {"max_stream_duration": {"grpc_timeout_header_max": "0s"}}
         hosts = [grpc_mesh.host("all", "backs", "*", retry_policy=RETRY, **timed)]
         listener = grpc_mesh.listener("front", mesh.fronts[number], hosts)
-        clusters = [grpc_mesh.cluster("backs", *backs, tls=keys.client)]
+        clusters = [grpc_mesh.cluster("backs", *backs, tls=keys.client, circuit_breakers=ROOM)]
         return grpc_mesh.start(work, seats.front, f"front {number}", [listener], clusters)
 
     for number in (0, 1):
@@ -206,7 +211,7 @@ def test_a_refused_request_is_done_again(mesh: Mesh, how: str) -> None:
     assert mesh.wire is not None
     ours = grpc_mesh.only_pillion() == grpc_mesh.PILLION
     before = retries(mesh) if ours else 0
-    asked = f"/{how}/{time.monotonic()}"
+    asked = f"/{how}/0/{time.monotonic()}"
     with grpc_wire.Client(mesh.fronts[0]) as client:
         for number in range(3):
             call = client.ask(grpc_request("h2.wire", f"{asked}/{number}"), frame(b"hello"))

@@ -40,6 +40,8 @@ LOG = {
     "received": "%BYTES_RECEIVED%",
     "sent": "%BYTES_SENT%",
     "protocol": "%PROTOCOL%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "host": "%UPSTREAM_HOST%",
 }
 
 
@@ -163,11 +165,18 @@ def start(
 
 
 def _for_envoy(values: dict[str, Any]) -> None:
-    """What Envoy does only when told so, and Pillion always: HTTP/1.1 trailers, and no panic."""
+    """What Envoy does only when told so, and Pillion always: trailers of HTTP/1.1, no panic, retries go elsewhere."""
+    elsewhere = {
+        "name": "envoy.retry_host_predicates.previous_hosts",
+        "typed_config": {"@type": f"{TYPES}retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+    }
     trailers = {"http_protocol_options": {"enable_trailers": True}}
     for one in values["static_resources"]["listeners"]:
         manager = one["filter_chains"][0]["filters"][0]["typed_config"]
         manager.setdefault("http_protocol_options", {})["enable_trailers"] = True
+        for host in manager["route_config"]["virtual_hosts"]:
+            if policy := host["routes"][0].get("route", {}).get("retry_policy"):
+                policy["retry_host_predicate"] = [elsewhere]
     for one in values["static_resources"]["clusters"]:
         explicit = one["typed_extension_protocol_options"][OPTIONS]["explicit_http_config"]
         if "http_protocol_options" in explicit:

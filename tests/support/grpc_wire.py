@@ -204,7 +204,7 @@ class H2App(asyncio.Protocol):
     """One connection of an app that answers whole requests through `handler`, and opens every extended CONNECT as an
     echo. Paths that begin with one of these names misbehave, the first time that this path is asked for:
 
-    - /refuse: RST_STREAM(REFUSED_STREAM), after /refuse/SECONDS if there are any
+    - /refuse/SECONDS: RST_STREAM(REFUSED_STREAM) after so long
     - /goaway: GOAWAY that does not cover the request, then the end of the connection
     - /silent: nothing, ever (every time)
     """
@@ -295,8 +295,7 @@ class H2App(asyncio.Protocol):
                     self._flush()
                     self._transport.close()
                 else:
-                    seconds = float(rest[0]) if rest and rest[0] else 0.0
-                    asyncio.get_running_loop().call_later(seconds, self._refuse, stream)
+                    asyncio.get_running_loop().call_later(float(rest[0]), self._refuse, stream)
                 return
         reply = self._handler(request)
         for status, headers in reply.interim:
