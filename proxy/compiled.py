@@ -99,7 +99,8 @@ _SETUP: Final = """
 from mypyc.build import mypycify
 from setuptools import setup
 
-setup(name="worker", packages=[], ext_modules=mypycify({files!r}, opt_level="2", debug_level="0"))
+options = ["--ignore-missing-imports", *{files!r}]
+setup(name="worker", packages=[], ext_modules=mypycify(options, opt_level="2", debug_level="0"))
 """
 
 

@@ -40,12 +40,12 @@ def status(message: ResponseMessage) -> bytes:
     return b""
 
 
-def error_headers(code: int, text: str) -> Headers:
+def error_headers(code: bytes, text: bytes) -> Headers:
     """The headers of a response that is nothing but an error ("Trailers-Only")."""
     return [
         (b"content-type", _CONTENT_TYPE),
-        (b"grpc-status", b"%d" % code),
-        (b"grpc-message", percent_encoded(text.encode())),
+        (b"grpc-status", code),
+        (b"grpc-message", percent_encoded(text)),
     ]
 
 

@@ -110,6 +110,8 @@ def main(argv: list[str]) -> int:
     handler.setFormatter(formatter)
     logging.getLogger("proxy").addHandler(handler)
     logging.getLogger("proxy").setLevel("INFO")
+    # What it has to say of a connection is said by us, in one line and counted.
+    logging.getLogger("aiofastnet").setLevel(logging.CRITICAL)
     sock = socket.socket(fileno=int(argv[1]))
     sock.setblocking(False)
     with contextlib.closing(sock):

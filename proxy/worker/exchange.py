@@ -7,21 +7,21 @@ one `_finish`, which counts and logs it. What can go wrong on the way is in reco
 
 from __future__ import annotations
 
-from random import getrandbits, randbytes, random
+from random import getrandbits, random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.config.route import DirectResponse
-from proxy.http import grpc, websocket
-from proxy.http.headers import find, tokens
+from proxy.http import grpc
+from proxy.http.headers import tokens
 from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
 from proxy.worker.filtering import admit_filtered, size
 from proxy.worker.forward import request_fields, request_ids
-from proxy.worker.policies import admit, bridge_websocket, edit_request, edit_response
+from proxy.worker.policies import add_websocket_key, admit, bridge_websocket, edit_request, edit_response
 from proxy.worker.raw_upstream import RawUpstream
 from proxy.worker.recovery import Recovery
 
@@ -66,10 +66,14 @@ class Exchange(Recovery):
         if route.forward is None:
             direct = route.action
             assert isinstance(direct, DirectResponse)
-            response = ResponseHead(direct.status, b"", [])
+            response, body = ResponseHead(direct.status, b"", []), direct.body
+            if grpc.is_request(head):  # in words that the client knows, as Envoy does
+                self.grpc_status = grpc.code_of(direct.status)
+                response = ResponseHead(200, b"", grpc.error_headers(self.grpc_status, body))
+                body = b""
             if route.response_edits is not None:
                 edit_response(self, route.response_edits, response)
-            self._respond_whole(response, direct.body)
+            self._respond_whole(response, body)
             return
         if route.request_edits is not None:
             edit_request(self, route.request_edits)
@@ -119,12 +123,9 @@ class Exchange(Recovery):
                     if name != b"h2c" and route.upgrades.get(name, name in upgrades)
                 ]
                 head.upgrade = b", ".join(asked)
-            if self.downstream.multiplexed and route is not None:
-                if not head.upgrade:
-                    self.reply(errors.UPGRADE_NOT_ALLOWED)  # what goes for a request without it would look like consent
-                    return False
-                if head.upgrade == b"websocket" and find(head.headers, b"sec-websocket-key") is None:
-                    head.headers.append((b"sec-websocket-key", websocket.key(randbytes(16))))  # an upstream may need it
+            if self.downstream.multiplexed and route is not None and not head.upgrade:
+                self.reply(errors.UPGRADE_NOT_ALLOWED)  # what goes for a request without it would look like consent
+                return False
             return True
         # What follows a CONNECT may not be HTTP, whatever the answer.
         self.downstream.closing = True
@@ -191,6 +192,8 @@ class Exchange(Recovery):
         chunks: list[bytes] = []
         if message.body:
             chunks = self._take()
+        if head.upgrade == b"websocket" and not connection.multiplexed and self.downstream.multiplexed:
+            add_websocket_key(head)
         connection.begin(
             self,
             head,
@@ -296,6 +299,8 @@ class Exchange(Recovery):
             downstream.more(chunks, message.done, trailers)
         else:
             self.response_started = True
+            if message.sensitive:
+                head.sensitive = head.sensitive + message.sensitive
             if head.upgrade:
                 self._switch(head, chunks, message.done)
                 return

@@ -3,12 +3,13 @@ configured."""
 
 from __future__ import annotations
 
+from random import randbytes
 from typing import TYPE_CHECKING
 
 from proxy.http import websocket
 from proxy.http.head_policy import HeadRefused, RequestPolicy
 from proxy.http.headers import find
-from proxy.http.heads import ResponseHead
+from proxy.http.heads import RequestHead, ResponseHead
 from proxy.http.path import PathRedirected
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ def edit_response(exchange: Recovery, edits: HeaderEdits, head: ResponseHead) ->
         head.headers = [pair for pair in headers if pair[0] != b"server"]
     if b"date" in names:
         head.dated = find(headers, b"date") is not None
+
+
+def add_websocket_key(head: RequestHead) -> None:
+    """A client on HTTP/2 has no Sec-WebSocket-Key (RFC 8441 §5), and an upstream on HTTP/1.1 needs one."""
+    if find(head.headers, b"sec-websocket-key") is None:
+        head.headers.append((b"sec-websocket-key", websocket.key(randbytes(16))))
 
 
 def bridge_websocket(exchange: Exchange, head: ResponseHead) -> bool:

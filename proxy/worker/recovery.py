@@ -236,7 +236,7 @@ class Recovery(ExchangeRecord):
         if call:
             self.grpc_status = b"%d" % kind.grpc
         if call and not as_http:
-            headers, status, body = grpc.error_headers(kind.grpc, errors.text(kind, detail)), 200, b""
+            headers, status, body = grpc.error_headers(self.grpc_status, errors.text(kind, detail).encode()), 200, b""
         else:
             headers, status = [(b"content-type", b"text/plain; charset=utf-8")], kind.status
             body = errors.body(kind, detail)

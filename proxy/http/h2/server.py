@@ -92,7 +92,7 @@ class ServerConnection(Connection):
             raise ConnectionFailed(PROTOCOL_ERROR, "a client's stream with an even number (RFC 9113 §5.1.1)")
         if number <= self._last:
             if number in self._skipped:
-                raise ConnectionFailed(PROTOCOL_ERROR, "a stream's number below that of an older one (RFC 9113 §5.1.1)")
+                raise ConnectionFailed(PROTOCOL_ERROR, "a number below that of an older stream (RFC 9113 §5.1.1)")
             if number not in self._resets:
                 raise ConnectionFailed(STREAM_CLOSED, "HEADERS on a closed stream (RFC 9113 §5.1)")
             return
@@ -139,7 +139,7 @@ class ServerConnection(Connection):
         self._mark(stream)
 
     def _skip(self, number: int) -> None:
-        """Streams up to `number` will never be opened; the last few are remembered, to tell who tries it what is wrong."""
+        """Streams up to `number` will never be opened. The last few are remembered, for a clear error."""
         for skipped in range(max(self._last + 2, number - 2 * _SKIPPED_KEPT), number + 2, 2):
             self._skipped[skipped | 1] = None
         while len(self._skipped) > _SKIPPED_KEPT:

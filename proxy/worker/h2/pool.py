@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.http.h2.client import FIRST_STREAMS
+from proxy.http.heads import CONNECT, NO_UPGRADE
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from proxy.worker.h2.upstream import Http2Upstream
     from proxy.worker.pool import Pool
     from proxy.worker.recovery import Recovery
+
+
+def _asks_for_connect(exchange: Exchange) -> bool:
+    """Whether it takes extended CONNECT (RFC 8441 §4), which only some offer."""
+    return exchange.head.upgrade not in (NO_UPGRADE, CONNECT)
 
 
 class EndpointStreams:
@@ -50,10 +56,14 @@ class StreamPool:
     def lend(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Give the exchange a stream, or have it wait for one."""
         streams = self.of(endpoint)
+        awaited = False
         while streams.free:
             connection = next(iter(streams.free))
             if connection.room > 0:
-                exchange.attach(connection.lend(exchange.started))
+                awaited = _asks_for_connect(exchange) and not connection.client.greeted
+                if awaited:
+                    break
+                self._hand_over(connection, exchange)
                 return
             del streams.free[connection]
         if cluster.pending >= cluster.config.circuit_breakers.max_pending_requests:
@@ -62,7 +72,14 @@ class StreamPool:
         cluster.pending += 1
         exchange.waiting = True
         streams.waiters[exchange] = None
-        self.open_for_waiters(cluster, endpoint)
+        if not awaited:
+            self.open_for_waiters(cluster, endpoint)
+
+    def _hand_over(self, connection: Http2Upstream, exchange: Exchange) -> None:
+        if _asks_for_connect(exchange) and not connection.client.peer_connect:
+            exchange.on_refused(f"{connection.endpoint.text}: does not offer extended CONNECT")
+        else:
+            exchange.attach(connection.lend(monotonic()))
 
     def open_for_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Open another connection if those on their way cannot take all who wait, as far as the limits allow."""
@@ -110,10 +127,12 @@ class StreamPool:
         streams = self.of(connection.endpoint)
         if streams.waiters:
             while connection.room > 0:
+                if not connection.client.greeted and streams.waiters and _asks_for_connect(next(iter(streams.waiters))):
+                    break  # the SETTINGS will tell whether it may be asked
                 waiter = self._next_waiter(streams, connection.cluster)
                 if waiter is None:
                     break
-                waiter.attach(connection.lend(monotonic()))
+                self._hand_over(connection, waiter)
         if connection not in streams.free and connection.usable and connection.room > 0:
             streams.free[connection] = None
 

@@ -67,6 +67,8 @@ class Http2Upstream(Link):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.usable:
+            if self.client.going_away and not self.ending:
+                self.retire()
             self._pool.streams.serve(self)
 
     # ---- streams
