@@ -17,6 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 Buckets = dict[float, float]
 """Upper bound in seconds → cumulative count, +Inf included."""
 
+GRPC_FAULTS = frozenset({"2", "4", "12", "13", "14", "15"})
+"""The statuses that stand for a fault of the server's, as 5xx does in HTTP (OpenTelemetry's conventions for gRPC):
+UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
+
 
 @dataclass(slots=True)
 class Figures:
@@ -24,6 +28,8 @@ class Figures:
 
     by_class: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     buckets: Buckets = field(default_factory=lambda: defaultdict(float))
+    # gRPC calls with one of GRPC_FAULTS; in by_class they are 2xx.
+    grpc_faults: float = 0
 
     @property
     def requests(self) -> int:
@@ -31,12 +37,12 @@ class Figures:
 
     @property
     def success(self) -> float | None:
-        """The share that was answered with a status below 500; None without requests."""
+        """The share that was answered with a status below 500 and no fault of gRPC's; None without requests."""
         total = sum(self.by_class.values())
         if not total:
             return None
         good = sum(count for name, count in self.by_class.items() if name in ("1xx", "2xx", "3xx", "4xx"))
-        return good / total
+        return (good - self.grpc_faults) / total
 
     def quantile_ms(self, q: float) -> float | None:
         """Milliseconds; None without requests."""
@@ -47,7 +53,11 @@ class Figures:
         """What was added since `earlier`; everything, when the counters have started over since."""
         if self.requests < earlier.requests:
             return self
-        return Figures(_minus(self.by_class, earlier.by_class), _minus(self.buckets, earlier.buckets))
+        return Figures(
+            _minus(self.by_class, earlier.by_class),
+            _minus(self.buckets, earlier.buckets),
+            self.grpc_faults - earlier.grpc_faults,
+        )
 
     def add(self, other: Figures) -> None:
         """Add the figures of another sidecar."""
@@ -55,6 +65,7 @@ class Figures:
             self.by_class[name] += count
         for bound, count in other.buckets.items():
             self.buckets[bound] += count
+        self.grpc_faults += other.grpc_faults
 
 
 @dataclass(slots=True)
@@ -110,6 +121,10 @@ def _take(sample: Sample, name: str, labels: Mapping[str, str], value: float) ->
         sample.upstreams[cluster].figures.by_class[labels["response_code_class"]] += value
     elif name == "upstream_rq_seconds_bucket":
         sample.upstreams[cluster].figures.buckets[float(labels["le"])] += value
+    elif name == "upstream_rq_grpc_total" and labels["grpc_status"] in GRPC_FAULTS:
+        sample.upstreams[cluster].figures.grpc_faults += value
+        if cluster == "inbound":
+            sample.inbound.grpc_faults += value
     elif name == "upstream_cx_total":
         sample.upstreams[cluster].connections += value
     elif name == "upstream_tls_handshake_total":

@@ -53,6 +53,21 @@ def test_a_scrape_becomes_an_edge() -> None:
     assert (edge.mtls, edge.peer, edge.certificate_seconds_left) == (True, CART, 1000)
 
 
+def test_a_grpc_call_fails_by_its_status() -> None:
+    """The head of each said 200. NOT_FOUND (5) is an answer."""
+    calls = [("cart", 0, 90), ("cart", 5, 4), ("cart", 14, 2), ("cart", 2, 1), ("inbound", 13, 2), ("inbound", 0, 5)]
+    lines = [f'upstream_rq_grpc_total{{cluster="{name}",grpc_status="{code}"}} {n}\n' for name, code, n in calls]
+    first = report.parse(METRICS)
+    last = report.parse(METRICS + "# TYPE upstream_rq_grpc_total counter\n" + "".join(lines))
+
+    (edge,) = report.edges(0, 1, "pillion.local", [("web", last, None), ("web", first, None)])
+
+    assert edge.success == pytest.approx((99 + 99 - 3) / 200)
+    assert last.inbound.success == pytest.approx(5 / 7)
+    last.upstreams["cart"].figures.by_class["2xx"] += 2
+    assert last.upstreams["cart"].figures.minus(first.upstreams["cart"].figures).grpc_faults == 3
+
+
 def test_a_period_is_the_difference_of_two_samples() -> None:
     first, last = report.parse(METRICS), report.parse(METRICS.replace('"2xx"} 98', '"2xx"} 198'))
 
