@@ -235,7 +235,8 @@ def test_the_sidecar_answers_itself(sidecar: Sidecar, web: Web) -> None:
     assert "connect" in answer.text
     assert cors(answer.http) == READABLE
     direct = web.call("direct", "/any", b"x")
-    assert (direct.http.status, direct.code, direct.text) == (403, 7, "keep out")
+    assert direct.http.status == (403 if sidecar.seat == "envoy" else 200)
+    assert (direct.code, direct.text) == (7, "keep out")
     lost = web.call("nowhere", "/any", b"x")
     assert lost.http.status == (404 if sidecar.seat == "envoy" else 200)
     assert lost.code == (-1 if sidecar.seat == "envoy" else 12)  # it has no text for this, and then says no status
