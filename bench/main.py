@@ -21,6 +21,9 @@ from bench.result import Result
 from bench.scenarios import SCENARIOS
 from bench.stage import Stage
 
+NOT_QUICK = ("direct", "grpc-stream-pair")
+"""What a quick run leaves out unless it is named: each is nearly told by another."""
+
 BUSY = 0.4
 """Load average per CPU above which others' work shows in the figures."""
 
@@ -41,7 +44,7 @@ def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
         return 2
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        wanted = names or [name for name in SCENARIOS if not plan.quick or name != "direct"]  # each has its own
+        wanted = names or [name for name in SCENARIOS if not plan.quick or name not in NOT_QUICK]
         result = measure([name for name in SCENARIOS if name in wanted], plan)
     except KeyboardInterrupt:
         print("pillion: bench interrupted; nothing was written", file=sys.stderr)

@@ -18,7 +18,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Pillion and Envoy only, under two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Pillion and Envoy only, about two minutes.")] = False,
     pairs: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=1000, help="Turns of each proxy; default 7, quick 2.")
     ] = None,
