@@ -281,9 +281,16 @@ class Receiver(Sender):
             super().reset(stream, code)
 
     def _forget(self, stream: Stream) -> None:
+        super()._forget(stream)
+        if stream.stuck:
+            self._unstick(stream)
+
+    def _unstick(self, stream: Stream) -> None:
+        """What is held of the stream counts no more against the connection's window."""
         self._stuck -= stream.stuck
         stream.stuck = 0
-        super()._forget(stream)
+        if self._unreturned >= self._options.initial_connection_window_size >> 1:
+            self._return_window()
 
     def _on_closed(self, number: int, what: str) -> None:
         """A frame on a stream that is not there."""
@@ -302,11 +309,8 @@ class Receiver(Sender):
         """It is taken on again."""
         if stream.held:
             stream.held = False
-            self._stuck -= stream.stuck
-            stream.stuck = 0
+            self._unstick(stream)
             self.give_back(stream)
-            if self._unreturned >= self._options.initial_connection_window_size >> 1:
-                self._return_window()
 
     def give_back(self, stream: Stream) -> None:
         """What came on the stream has been taken on: the peer may send as much again."""

@@ -134,6 +134,7 @@ class ServerConnection(Connection):
             # The request is whole; what comes now is the other protocol's and waits until that is agreed on.
             request.done = True
             stream.message = Message()
+            self.hold(stream)
         elif head.length != CHUNKED:
             stream.left = head.length
         self._mark(stream)
@@ -154,3 +155,4 @@ class ServerConnection(Connection):
             request.body = waiting.body
             request.done = waiting.done
             stream.message = request
+            self.release(stream)

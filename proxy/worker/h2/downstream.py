@@ -99,7 +99,6 @@ class Http2Downstream(Link):
         label = frames.code_name(code).lower()
         values[counters.slot("downstream_http2_error_total", listener=slot.state.name, code=label)] += 1
         self._break_off()
-        self._linger()
 
     # ---- streams
 
@@ -195,12 +194,11 @@ class Http2Downstream(Link):
     def _end(self) -> None:
         """Nothing is under way any more."""
         self.close()
-        self._linger()
 
     def _say_goodbye(self, code: int, text: str) -> None:
         self.server.close(code, text)
 
-    def _linger(self) -> None:
+    def _on_closing(self) -> None:
         """Closing takes time: a slow client gets what is written, as long as it takes something of it."""
         self._lingering = True
         self._unsent = self.transport.get_write_buffer_size()

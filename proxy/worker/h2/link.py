@@ -77,6 +77,10 @@ class Link(Timed):
         """`_due` has come."""
         raise NotImplementedError
 
+    def _on_closing(self) -> None:
+        """The connection is to close: bound the time that this may take."""
+        raise NotImplementedError
+
     def _say_goodbye(self, code: int, text: str) -> None:
         """Add GOAWAY to the output."""
         raise NotImplementedError
@@ -175,7 +179,22 @@ class Link(Timed):
         self._flush_now()
         self.closed = self.ending = True
         self._on_broken(code, text)
-        self.transport.close()
+        self._on_closing()
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Close after what is written. What the peer still sends is read and dropped for a moment: closing with unread
+        input would reset the connection and destroy the GOAWAY."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except OSError:  # reset by the peer, which has not been read yet
+                transport.abort()
+        else:
+            transport.close()
 
     def _flush_now(self) -> None:
         if self.codec.out and not self.transport.is_closing():
@@ -187,6 +206,7 @@ class Link(Timed):
             self._say_goodbye(frames.NO_ERROR, "")
             self._flush_now()
             self.closed = self.ending = True
+            self._on_closing()
             self.transport.close()
 
     def abort(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ServerStream(Client):
     """See the module's text. It is never in the timer wheel: its connection is, for all of its streams."""
 
-    __slots__ = ("_connection", "_no_body", "_reset_behind", "_stream")
+    __slots__ = ("_connection", "_no_body", "_reset_behind", "_stream", "_unsent")
 
     def __init__(self, connection: Http2Downstream, stream: Stream) -> None:
         super().__init__(connection.slot, connection.address, True)
@@ -34,6 +34,7 @@ class ServerStream(Client):
         self.scheme = connection.scheme
         self._no_body = False
         self._reset_behind = False  # when all of the answer is written
+        self._unsent = 0  # bytes of the answer, when that was last looked at
 
     def begin(self, state: ListenerState) -> None:
         """The stream was opened."""
@@ -87,7 +88,9 @@ class ServerStream(Client):
             self._connection.server.reset(self._stream, frames.NO_ERROR)
             self._connection.flush_soon()
             self._connection.over(self._moved)
-        elif self.exchange is not None and self.exchange.upstream is not None:
+        elif self.exchange is None:
+            self._connection.over(self._moved)
+        elif self.exchange.upstream is not None:
             self.exchange.upstream.resume_response()
 
     def on_lost(self) -> None:
@@ -162,7 +165,17 @@ class ServerStream(Client):
             else:
                 connection.server.reset(stream, frames.NO_ERROR)
                 connection.flush_soon()
+        if stream.choked and stream.reset == OPEN:
+            self._await_flush(now)
         connection.over(now)
+
+    def _await_flush(self, now: float) -> None:
+        """The exchange has ended, but the client has not taken all of its answer: as long as it takes some within the
+        stream idle timeout it gets the rest."""
+        idle = self._slot.state.config.stream_idle_timeout
+        self._unsent = self._stream.pending_size
+        if idle:
+            self.hasten(now + idle)
 
     def abort(self) -> None:
         exchange = self.exchange
@@ -179,6 +192,15 @@ class ServerStream(Client):
 
     def on_deadline(self, now: float) -> None:
         """See Http2Downstream: one of the exchange's times has come, or it has moved on."""
-        exchange = self.exchange
-        if exchange is not None and not self._on_exchange_deadline(exchange, now):
-            self.deadline = self._exchange_deadline(exchange)
+        exchange, stream = self.exchange, self._stream
+        self.deadline = 0.0
+        if exchange is not None:
+            if not self._on_exchange_deadline(exchange, now):
+                self.deadline = self._exchange_deadline(exchange)
+        elif stream.choked and stream.reset == OPEN:
+            if stream.pending_size == self._unsent:
+                self._connection.server.reset(stream, frames.CANCEL)
+                self._connection.flush_soon()
+                self._connection.over(now)
+            else:
+                self._await_flush(now)

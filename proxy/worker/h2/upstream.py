@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http.h2 import frames
 from proxy.http.h2.client import ClientConnection
@@ -15,6 +15,9 @@ from proxy.worker.h2.link import Link
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
     from proxy.worker.pool import Pool
+
+_FLUSH: Final = 5.0
+"""Seconds that an upstream has to take what is written before the connection's end."""
 
 
 class Http2Upstream(Link):
@@ -145,8 +148,7 @@ class Http2Upstream(Link):
 
     def _on_due(self, now: float) -> None:
         if self.closed:
-            if not self.transport.is_closing() or self.transport.get_write_buffer_size():
-                self.transport.abort()
+            self.transport.abort()
             return
         idle = self.cluster.idle_timeout
         if self._expires and self._expires <= now:
@@ -160,6 +162,10 @@ class Http2Upstream(Link):
             self.due(self.idle_since + idle)
         if self._expires:
             self.due(self._expires)
+
+    def _on_closing(self) -> None:
+        self._due = 0.0
+        self.due(monotonic() + _FLUSH)
 
     def _say_goodbye(self, code: int, text: str) -> None:
         self.client.close(code, text)
