@@ -105,10 +105,11 @@ def test_what_changes_with_every_message_never_enters_the_table(name) -> None:
 @pytest.mark.parametrize("name", sorted(SECRET))
 def test_secrets_are_never_indexed(name) -> None:
     encoder = Encoder(4096)
-    blocks = {encoder.encode([(name, b"secret")], []) for _ in range(4)}
-    assert len(blocks) == 1
-    (field,) = hpack.Decoder().decode(blocks.pop(), raw=True)
-    assert isinstance(field, hpack.NeverIndexedHeaderTuple)
+    for value in (b"secret", b""):
+        blocks = {encoder.encode([(name, value)], []) for _ in range(4)}
+        assert len(blocks) == 1
+        (field,) = hpack.Decoder().decode(blocks.pop(), raw=True)
+        assert isinstance(field, hpack.NeverIndexedHeaderTuple)
 
 
 def test_what_came_never_indexed_goes_on_so() -> None:  # §6.2.3
