@@ -91,6 +91,11 @@ class Receiver(Sender):
         """Whether the stream is not looked at because of our GOAWAY (§6.8)."""
         return False
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a frame other than DATA, or a field block, has begun and is not complete."""
+        return self._block_stream != 0 or len(self._partial) > 0
+
     # ---- the way in
 
     def receive(self, data: bytes, now: float) -> None:
@@ -263,6 +268,10 @@ class Receiver(Sender):
             self._remember(stream.id)
             self._control(frames.rst_stream(stream.id, code))
             self._mark(stream)
+            self._on_break(stream)
+
+    def _on_break(self, stream: Stream) -> None:
+        """The peer broke a stream. Raises ConnectionFailed."""
 
     def _refuse(self, number: int, code: int) -> None:
         """A stream error of a stream that nobody has seen yet."""

@@ -82,6 +82,10 @@ class ServerConnection(Connection):
     def _on_reset(self, stream: Stream) -> None:
         self._guard.premature(self.now, stream.opened)
 
+    def _on_break(self, stream: Stream) -> None:
+        # A client can have us reset its streams just as well as it can itself (CVE-2025-8671).
+        self._guard.premature(self.now, stream.opened)
+
     def _on_block(self, number: int, block: bytes, end: bool) -> None:
         fields = self._fields(block)
         stream = self.streams.get(number)
@@ -117,7 +121,6 @@ class ServerConnection(Connection):
         try:
             head = read_request(fields, self._options.allow_connect)
         except Malformed as error:
-            self._guard.premature(self.now, self.now)
             self._break(stream, PROTOCOL_ERROR, str(error))
             return
         if self._decoder.sensitive:

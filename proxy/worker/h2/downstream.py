@@ -27,6 +27,7 @@ class Http2Downstream(Link):
     __slots__ = (
         "_called",
         "_expires",
+        "_frame_due",
         "_idle_since",
         "_lingering",
         "_requests",
@@ -56,6 +57,7 @@ class Http2Downstream(Link):
         self.xfcc = xfcc
         self.scheme = scheme
         self._expires = expires
+        self._frame_due = 0.0  # when what has begun of a head must be complete (request_headers_timeout)
         self._called = 0.0  # when the first GOAWAY was sent
         self._idle_since = 0.0
         self._lingering = False
@@ -75,6 +77,14 @@ class Http2Downstream(Link):
 
     def connection_made(self, transport: Any) -> None:
         """Never called: the connection was made before it was known to be HTTP/2."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.server.unfinished:
+            self._frame_due = 0.0
+        elif not self._frame_due and self.slot.state.head_timeout:
+            self._frame_due = self._heard + self.slot.state.head_timeout
+            self.due(self._frame_due)
 
     def eof_received(self) -> bool:
         """Without a way back for WINDOW_UPDATE and the rest there is no half-close of a connection."""
@@ -142,6 +152,10 @@ class Http2Downstream(Link):
         if self._lingering:
             self._flush_out(now)
             return
+        if self._frame_due and self._frame_due <= now:
+            self._frame_due = 0.0
+            self.fail(frames.ENHANCE_YOUR_CALM, "a field block that does not end in time")
+            return
         if self._expires and self._expires <= now and not self.ending:
             self._expires = 0.0
             self._last_call(now)
@@ -166,6 +180,8 @@ class Http2Downstream(Link):
             self.due(self._idle_since + idle)
         if self._expires:
             self.due(self._expires)
+        if self._frame_due:
+            self.due(self._frame_due)
 
     # ---- the end
 

@@ -33,6 +33,7 @@ class Link(Timed):
         "_interval",
         "_jitter",
         "_look",
+        "_lost",
         "_ping_at",
         "_ping_due",
         "_timeout",
@@ -56,6 +57,7 @@ class Link(Timed):
         self._due = 0.0  # the subclass's next deadline
         self._heard = 0.0  # when something last came
         self._look = 0.0
+        self._lost = ""  # why we gave it up
         self._interval = options.keepalive_interval
         self._jitter = options.keepalive_jitter / 100
         self._idle_interval = options.keepalive_idle
@@ -275,5 +277,5 @@ class Link(Timed):
 
     def _on_silent(self) -> None:
         self.closed = self.ending = True
-        self._on_broken(frames.NO_ERROR, "no answer to a keep-alive PING")
+        self._lost = "no answer to a keep-alive PING"
         self.transport.abort()

@@ -56,7 +56,7 @@ class Http2Upstream(Link):
         unsent = self._requests > 0 and not self.client.greeted and tls.refuses_us(exc)
         if unsent and exc is not None:
             self._pool.tls_failed(self, exc)
-        self._break_off(str(exc or "closed by the peer"), unsent)
+        self._break_off(self._lost or str(exc or "closed by the peer"), unsent)
 
     def _break_off(self, text: str, unsent: bool) -> None:
         streams = list(self.client.streams.values())
