@@ -161,8 +161,8 @@ def test_10_3_a_long_body_behind_a_short_content_length(play: Play) -> None:
         headers(1, request(b"POST", b"/first", (b"content-length", b"5")), END_HEADERS), data(1, b"hello" + evil)
     )
     assert outcome(client, 1) in REFUSED
-    client.send(headers(3, request(b"POST", b"/third", (b"content-length", b"5")), END_HEADERS), data(3, b"hello"))
-    client.send(data(3, evil, END_STREAM))
+    whole = headers(3, request(b"POST", b"/third", (b"content-length", b"5")), END_HEADERS) + data(3, b"hello")
+    client.send(whole, data(3, evil, END_STREAM))
     assert outcome(client, 3) in REFUSED
     assert client.ask(5, b"/fine").status == 200
     assert [seen.target for seen in play.stage.http1.take() if seen.target != b"/third"] == [b"/fine"]
