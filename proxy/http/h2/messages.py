@@ -72,7 +72,7 @@ def read_request(fields: list[Field], extended_connect: bool) -> RequestHead:
         else:
             raise Malformed("a pseudo-header field twice, or one of responses (RFC 9113 §8.3)")
     if cookies is not None:  # RFC 9113 §8.2.3
-        headers.append((b"cookie", cookies[0] if len(cookies) == 1 else b"; ".join(cookies)))
+        headers.append((b"cookie", b"; ".join([crumb for crumb in cookies if crumb])))
     if head.method not in _METHODS and _TOKEN.fullmatch(head.method) is None:
         raise Malformed("no method (RFC 9113 §8.3.1)")
     if authority is None:
