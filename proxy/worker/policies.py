@@ -84,11 +84,10 @@ def add_websocket_key(head: RequestHead) -> None:
 def bridge_websocket(exchange: Exchange, head: ResponseHead) -> bool:
     """One side of a WebSocket is HTTP/1.1, whose handshake has a key and its digest (RFC 6455 §4), the other is HTTP/2,
     which needs none (RFC 8441 §5). A client on HTTP/1.1 gets its digest from here; for one on HTTP/2 the upstream's is
-    checked here: False when it is not the key's."""
+    checked here: False when it is not the key's. It is passed on: the client may be a proxy with one on HTTP/1.1."""
     digest = websocket.accept(find(exchange.head.headers, b"sec-websocket-key") or b"")
-    if exchange.downstream.multiplexed and find(head.headers, b"sec-websocket-accept") != digest:
-        return False
+    if exchange.downstream.multiplexed:
+        return find(head.headers, b"sec-websocket-accept") == digest
     head.headers = [pair for pair in head.headers if pair[0] != b"sec-websocket-accept"]
-    if not exchange.downstream.multiplexed:
-        head.headers.append((b"sec-websocket-accept", digest))
+    head.headers.append((b"sec-websocket-accept", digest))
     return True
