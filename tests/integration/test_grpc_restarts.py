@@ -34,6 +34,8 @@ RATE = 60.0
 NAP = 0.05
 STREAMS = 4
 """Bidirectional streams at any time; each of them lasts about half a second."""
+GRPCIOS = "unary CANCELLED: CANCELLED"
+"""What a server of grpcio that stops says to calls that it has accepted and not begun; without any sidecar, too."""
 STOP = 20.0
 """Seconds for a process to stop."""
 
@@ -181,6 +183,8 @@ async def stop_and_start(mesh: Mesh, name: str, *ports: int) -> Load:
         without = one.servers.copy()
         mesh.up(name)
         await asyncio.sleep(1.0)
+    if name.startswith("server"):
+        del one.outcomes[GRPCIOS]
     assert set(one.outcomes) == {"OK"}, one.outcomes
     assert one.outcomes["OK"] > RATE
     assert sum(one.servers.values()) > sum(without.values())
