@@ -192,6 +192,18 @@ def test_one_channel_serves_many_threads(mesh: Mesh, server: str) -> None:
         assert [future.result() for future in futures] == payloads
 
 
+def test_a_link_of_http1_carries_calls_too(mesh: Mesh) -> None:
+    """HTTP/2 to HTTP/1.1 and back: messages in chunks, grpc-status in the chunked body's trailers."""
+    client = Aio(mesh.port, "h1.aio")
+    result = client.call("unary_unary", "Unary", b"x" * 100_000, metadata=METADATA)
+    assert (result.message, result.code) == (b"x" * 100_000, grpc.StatusCode.OK)
+    assert [pair for pair in result.trailing if pair[0].startswith("t-")] == [(f"t-{k}", v) for k, v in METADATA]
+    split = client.call("unary_stream", "Split", b"300 1000").messages
+    assert split == [bytes([number % 256]) * 1000 for number in range(300)]
+    failed = client.call("unary_unary", "Fail", b"because", metadata=[("x-code", "9")])
+    assert (failed.code, failed.details) == (grpc.StatusCode.FAILED_PRECONDITION, "because")
+
+
 def test_server_reflection(mesh: Mesh) -> None:
     with grpc_client.channel(mesh.port, "h2.aio") as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

@@ -153,7 +153,7 @@ def start(
     process = work.tree.start(name, [*command, "-c", str(file)])
 
     def ready() -> bool:
-        process.find("")  # raises when it has ended
+        assert process.returncode is None, process.tail(30)
         try:
             return request(admin, "/ready").status == 200
         except OSError:
