@@ -32,7 +32,7 @@ class ClusterManager:
             if known is None:
                 known = ClusterState(config, self._counters, self._draw)
             elif known.config is not config:
-                build(config.lb_policy, (), self._draw)
+                build(config.lb_policy, (), self._draw, config.load_balancing)
             clusters[name] = known
         return clusters
 

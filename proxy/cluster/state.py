@@ -10,7 +10,7 @@ from proxy.config.cluster import Cluster, LoadAssignment
 from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address
 from proxy.policy import outlier
-from proxy.policy.balance import Picker, build
+from proxy.policy.balance import Picker, Points, build
 from proxy.telemetry.counters import Counters
 
 
@@ -54,6 +54,7 @@ class ClusterState:
     """A cluster in service. Requests hold on to it; updates change it in place and swap its picker."""
 
     __slots__ = (
+        "_points",
         "active",
         "config",
         "connect_failures",
@@ -85,7 +86,8 @@ class ClusterState:
         self._take_over(config)
         self.draw = draw
         self.endpoints: dict[Address, Endpoint] = {}
-        self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw)
+        self._points = Points()
+        self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw, config.load_balancing)
         self.transport: Any = None  # the worker's way to open a connection: its TLS
         self.http2_transport: Any = None  # the same for HTTP/2: with another ALPN
         self.active = 0
@@ -126,7 +128,8 @@ class ClusterState:
 
     def configure(self, config: Cluster) -> None:
         """Take over a changed Cluster resource; endpoints and connections stay."""
-        rebuild = config.lb_policy != self.config.lb_policy
+        known = self.config
+        rebuild = config.lb_policy != known.lb_policy or config.load_balancing != known.load_balancing
         self._take_over(config)
         if rebuild:
             self.rebuild()
@@ -154,7 +157,8 @@ class ClusterState:
     def rebuild(self) -> None:
         """A new picker over the endpoints in service."""
         hosts = [e for e in self.endpoints.values() if e.healthy and not e.health.ejected_until]
-        self.picker = build(self.config.lb_policy, hosts, self.draw)
+        config = self.config
+        self.picker = build(config.lb_policy, hosts, self.draw, config.load_balancing, self._points)
 
     def failed(self, endpoint: Endpoint, status: int, now: float) -> float:
         """Count a failure against an endpoint. Returns when it comes back if it was ejected for it, else 0."""

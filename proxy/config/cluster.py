@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.balance import LB_DEFAULTS, LbPolicy, LoadBalancing
 from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, UpstreamTls
 
@@ -42,7 +43,7 @@ class Cluster:
     discovery: Literal["STATIC", "STRICT_DNS", "EDS"]
     load_assignment: str
     connect_timeout: float = 5.0
-    lb_policy: Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] = "ROUND_ROBIN"
+    lb_policy: LbPolicy = "ROUND_ROBIN"
     tls: UpstreamTls | None = None
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     outlier_detection: OutlierDetection | None = None
@@ -76,4 +77,5 @@ class LoadAssignment:
     """envoy.config.endpoint.v3.ClusterLoadAssignment, localities flattened."""
 
     name: str
+    load_balancing: LoadBalancing = LB_DEFAULTS
     endpoints: tuple[Endpoint, ...]

@@ -98,6 +98,19 @@ class ForwardAction:
     clusters: tuple[WeightedCluster, ...]
     timeout: float = 15.0
     retry: RetryPolicy | None = None
+@dataclass(frozen=True, slots=True)
+class HashPolicy:
+    """envoy.config.route.v3.RouteAction.HashPolicy. `name` is that of the header (lower case), the cookie or the query
+    parameter. A cookie with a `ttl` (seconds; 0: as long as the browser runs) is set when the client has none."""
+
+    kind: Literal["header", "cookie", "source_ip", "query_parameter"]
+    name: str = ""
+    terminal: bool = False
+    ttl: float | None = None
+    path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
     prefix_rewrite: str | None = None
     host_rewrite: str | None = None
     # upgrade_configs: (lower-case protocol, whether it is passed on), which go before the listener's.
@@ -123,6 +136,8 @@ class DirectResponse:
 
 
 @dataclass(frozen=True, slots=True)
+    # For clusters of ring hash and Maglev: what of the request decides where it goes.
+    hash_policy: tuple[HashPolicy, ...] = ()
 class Route:
     """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, and whether gRPC-Web is switched off."""
 

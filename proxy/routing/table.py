@@ -9,6 +9,7 @@ from proxy.config.filters import CorsPolicy
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
+    HashPolicy,
     RetryPolicy,
     Route,
     RouteConfiguration,
@@ -60,6 +61,7 @@ class CompiledRoute(Generic[Target]):
         "grpc_timeout_header_max",
         "grpc_timeout_header_offset",
         "grpc_web_disabled",
+        "hash_policy",
         "host_rewrite",
         "idle_timeout",
         "matches",
@@ -102,6 +104,7 @@ class CompiledRoute(Generic[Target]):
         self.max_stream_duration = defaults.max_stream_duration
         self.grpc_timeout_header_max: float | None = None
         self.grpc_timeout_header_offset = 0.0
+        self.hash_policy: tuple[HashPolicy, ...] = ()
         self.cors: CorsPolicy | None = configuration.cors
         for policy in (host.cors, config.cors):
             if policy is not None:
@@ -139,6 +142,7 @@ class CompiledRoute(Generic[Target]):
                 self.max_stream_duration = self.forward.max_stream_duration
             self.grpc_timeout_header_max = self.forward.grpc_timeout_header_max
             self.grpc_timeout_header_offset = self.forward.grpc_timeout_header_offset
+            self.hash_policy = self.forward.hash_policy
 
     def target(self, draw: Callable[[], float]) -> Target:
         """One of the targets, by weight. `draw()` is uniform in [0, 1)."""

@@ -19,6 +19,7 @@ from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
 from proxy.policy import retry
 from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
+from proxy.worker import affinity
 from proxy.worker.filtering import admit_filtered, size
 from proxy.worker.forward import request_fields, request_ids
 from proxy.worker.policies import add_websocket_key, admit, bridge_websocket, edit_request, edit_response
@@ -77,6 +78,8 @@ class Exchange(Recovery):
             return
         if route.request_edits is not None:
             edit_request(self, route.request_edits)
+        if route.hash_policy:
+            affinity.note(self, route)
         self.cluster = cluster = route.target(random)
         if cluster.active >= cluster.max_requests:
             self.cluster = None  # it is not counted among the cluster's active ones
@@ -139,7 +142,7 @@ class Exchange(Recovery):
         """Pick an endpoint and get a connection to it."""
         cluster = self.cluster
         assert cluster is not None
-        endpoint = cluster.picker.pick(self._tried)
+        endpoint = cluster.picker.pick(self._tried, self.context)
         if endpoint is None:
             self.reply(errors.NO_HEALTHY_UPSTREAM, f"cluster {cluster.name}")
             return
@@ -293,6 +296,8 @@ class Exchange(Recovery):
             chunks = passed
         for chunk in chunks:
             self.bytes_sent += len(chunk)
+            if self.context is not None:
+                affinity.set_cookies(self, head)
         if self.response_started:
             if message.sensitive:
                 head.sensitive = head.sensitive + message.sensitive

@@ -12,6 +12,7 @@ from proxy.telemetry.record import Record
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
     from proxy.http.heads import RequestHead, RequestMessage, ResponseHead
+    from proxy.policy.balance import Context
     from proxy.routing.table import CompiledRoute
     from proxy.telemetry.trace import Trace
     from proxy.worker.carrier import Carrier
@@ -32,6 +33,7 @@ class ExchangeRecord(Record):
         "_tried",
         "_waited",
         "cluster",
+        "context",
         "downstream",
         "ended",
         "endpoint",
@@ -71,6 +73,7 @@ class ExchangeRecord(Record):
         self.endpoint: Endpoint | None = None
         self.upstream: Carrier | None = None
         self.waiting = False
+        self.context: Context | None = None
         self.request_id = self.head.request_id
         self.trace: Trace | None = None
         self.response_head: ResponseHead | None = None

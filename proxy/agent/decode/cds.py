@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, TypedDict
 from google.protobuf.message import Message
 
 from proxy.agent.decode import types
+from proxy.agent.decode.balance import read_balancing
 from proxy.agent.decode.eds import read_endpoints
 from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
@@ -19,11 +20,6 @@ _DISCOVERY: dict[str, Literal["STATIC", "STRICT_DNS", "EDS"]] = {
     "STATIC": "STATIC",
     "STRICT_DNS": "STRICT_DNS",
     "EDS": "EDS",
-}
-_POLICIES: dict[str, Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"]] = {
-    "ROUND_ROBIN": "ROUND_ROBIN",
-    "LEAST_REQUEST": "LEAST_REQUEST",
-    "RANDOM": "RANDOM",
 }
 _OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _UINT32 = 2**32 - 1
@@ -58,6 +54,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
     limits = _protocol_options(reader)
+    policy, balancing = read_balancing(reader, names=discovery == "STRICT_DNS")
     tls = decode_upstream_tls(reader)
     if tls is not None and limits.get("protocol") == "HTTP2":
         check_upstream_alpn(reader, tls.alpn_protocols)
@@ -66,7 +63,8 @@ def read_cluster(reader: Reader) -> DecodedCluster:
         discovery=discovery,
         load_assignment=resource,
         connect_timeout=reader.seconds("connect_timeout", 5.0, positive=True),
-        lb_policy=reader.enum("lb_policy", _POLICIES),
+        lb_policy=policy,
+        load_balancing=balancing,
         tls=tls,
         circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
         outlier_detection=_outlier_detection(outlier) if outlier else None,

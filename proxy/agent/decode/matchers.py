@@ -81,18 +81,19 @@ _UNSEEN = frozenset(
 """What routing does not see: fields that end at each hop (RFC 9110 §7.6.1), and what has no place in the model."""
 
 
-def _header_name(reader: Reader) -> str:
-    name = reader.required("name")
+def decode_header_name(reader: Reader, field: str = "name") -> str:
+    """The name, in lower case, of a header that is looked for in requests."""
+    name = reader.required(field)
     if name and not _HEADER_NAME.fullmatch(name):
-        reader.error(f"{name!r} is not the name of a header", "name")
+        reader.error(f"{name!r} is not the name of a header", field)
     elif name.lower() in _UNSEEN:
-        reader.error(f"{name!r} is not seen by routes: it would never match", "name")
+        reader.error(f"{name!r} is not seen by routes: it would never match", field)
     return name.lower()
 
 
 def decode_header_matcher(reader: Reader) -> HeaderMatcher:
     """envoy.config.route.v3.HeaderMatcher: string_match and present_match."""
-    name = _header_name(reader)
+    name = decode_header_name(reader)
     invert: bool = reader.value("invert_match")
     empty: bool = reader.value("treat_missing_header_as_empty")
     kind = reader.which("header_match_specifier")

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from proxy.agent.decode import types
 from proxy.agent.decode.filters import read_per_filter_config
+from proxy.agent.decode.hash_policy import read_hash_policies
 from proxy.agent.decode.header_options import read_header_mutations
 from proxy.agent.decode.matchers import (
     decode_data,
@@ -28,25 +29,6 @@ from proxy.config.route import (
     VirtualHost,
     WeightedCluster,
 )
-
-SUPPORTED_RETRY_ON = frozenset({"connect-failure", "refused-stream", "reset", "reset-before-request"})
-"""The retry conditions that proxy.policy decides on."""
-
-# Envoy: x-envoy-retry-on and x-envoy-retry-grpc-on.
-_KNOWN_RETRY_ON = SUPPORTED_RETRY_ON | {
-    "5xx",
-    "gateway-error",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-}
 
 _MAX_BODY = 4096  # RouteConfiguration.max_direct_response_body_size_bytes, Envoy's default
 _MAX_WEIGHT = 2**32 - 1
@@ -173,6 +155,7 @@ def _forward(reader: Reader) -> ForwardAction:
         max_stream_duration=_optional_seconds(longest, "max_stream_duration") if longest else None,
         grpc_timeout_header_max=_optional_seconds(longest, "grpc_timeout_header_max") if longest else None,
         grpc_timeout_header_offset=longest.seconds("grpc_timeout_header_offset", 0.0) if longest else 0.0,
+        hash_policy=read_hash_policies(reader),
     )
 
 

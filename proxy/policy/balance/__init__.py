@@ -8,22 +8,27 @@ a retry.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from proxy.policy.balance.hosts import H
+from proxy.config.balance import LB_DEFAULTS, LoadBalancing
+from proxy.policy.balance.hosts import Context, H, Picker
 from proxy.policy.balance.least_request import LeastRequest
+from proxy.policy.balance.maglev import Maglev
 from proxy.policy.balance.random_pick import RandomPick
+from proxy.policy.balance.ring_hash import Points, RingHash
 from proxy.policy.balance.round_robin import RoundRobin
 
-
-class Picker(Protocol[H]):
-    """The one method of every picker."""
-
-    def pick(self, avoid: Sequence[H] = ()) -> H | None: ...
+__all__ = ["Context", "Picker", "Points", "build"]
 
 
-def build(policy: str, hosts: Sequence[H], draw: Callable[[], float]) -> Picker[H]:
-    """The picker of an envoy.config.cluster.v3.Cluster.LbPolicy. `draw()` is uniform in [0, 1)."""
+def build(
+    policy: str,
+    hosts: Sequence[H],
+    draw: Callable[[], float],
+    config: LoadBalancing = LB_DEFAULTS,
+    points: Points | None = None,
+) -> Picker[H]:
+    """The picker of an envoy.config.cluster.v3.Cluster.LbPolicy. `draw()` is uniform in [0, 1); `points` keeps the
+    places of ring hash's hosts."""
     match policy:
         case "LEAST_REQUEST":
             return LeastRequest(hosts, draw)
@@ -31,4 +36,8 @@ def build(policy: str, hosts: Sequence[H], draw: Callable[[], float]) -> Picker[
             return RandomPick(hosts, draw)
         case "ROUND_ROBIN":
             return RoundRobin(hosts, draw)
+        case "RING_HASH":
+            return RingHash(hosts, draw, config, points or Points())
+        case "MAGLEV":
+            return Maglev(hosts, draw, config)
     raise ValueError(f"unknown load balancing policy {policy!r}")

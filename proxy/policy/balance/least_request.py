@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic
 
-from proxy.policy.balance.hosts import H, other
+from proxy.policy.balance.hosts import Context, H, Picker, other
 
 
-class LeastRequest(Generic[H]):
+class LeastRequest(Picker[H]):
     """Power of two choices over requests in flight, divided by weight. O(1).
 
     Envoy's choice_count 2; the weight enters as active_request_bias 1: load = (active + 1) / weight."""
@@ -19,7 +18,7 @@ class LeastRequest(Generic[H]):
         self._hosts = tuple(hosts)
         self._draw = draw
 
-    def pick(self, avoid: Sequence[H] = ()) -> H | None:
+    def pick(self, avoid: Sequence[H] = (), context: Context | None = None) -> H | None:
         """The less loaded of two hosts drawn at random."""
         hosts = self._hosts
         count = len(hosts)

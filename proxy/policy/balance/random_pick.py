@@ -5,12 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Generic
 
-from proxy.policy.balance.hosts import H, other
+from proxy.policy.balance.hosts import Context, H, Picker, other
 
 
-class RandomPick(Generic[H]):
+class RandomPick(Picker[H]):
     """Uniform over the weights: one draw and a bisection, O(log n)."""
 
     __slots__ = ("_bounds", "_draw", "_hosts")
@@ -20,7 +19,7 @@ class RandomPick(Generic[H]):
         self._bounds = list(accumulate(host.weight for host in hosts))
         self._draw = draw
 
-    def pick(self, avoid: Sequence[H] = ()) -> H | None:
+    def pick(self, avoid: Sequence[H] = (), context: Context | None = None) -> H | None:
         """A host drawn by weight."""
         if not self._hosts:
             return None

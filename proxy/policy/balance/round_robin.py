@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
-from typing import Generic
 
-from proxy.policy.balance.hosts import H, other
+from proxy.policy.balance.hosts import Context, H, Picker, other
 
 
-class RoundRobin(Generic[H]):
+class RoundRobin(Picker[H]):
     """Equal weights: O(1). Unequal: a heap of (deadline, index), O(log n); over any window each host gets its
     weight's share, evenly spread. It begins at a random place, so that many workers do not march in step."""
 
@@ -24,7 +23,7 @@ class RoundRobin(Generic[H]):
             self._heap = [(draw() / host.weight, index) for index, host in enumerate(hosts)]
             heapify(self._heap)
 
-    def pick(self, avoid: Sequence[H] = ()) -> H | None:
+    def pick(self, avoid: Sequence[H] = (), context: Context | None = None) -> H | None:
         """The next host in turn, or the nearest one after it that is not to be avoided."""
         hosts = self._hosts
         if not hosts:

@@ -10,15 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config.balance import LoadBalancing
 from proxy.policy.balance import build
 
-POLICIES = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"]
+POLICIES = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"]
+SMALL = LoadBalancing(minimum_ring_size=4, maglev_table_size=31)
 
 
 @dataclass(eq=False)
 class Host:
     weight: int = 1
     active: int = 0
+    hostname: bytes = b""
+
+    @property
+    def text(self) -> str:
+        return str(id(self))
 
 
 @given(
@@ -32,7 +39,7 @@ def test_a_host_to_avoid_is_picked_only_when_there_is_no_other(
 ) -> None:
     hosts = [Host(weight) for weight in weights]
     avoid = [hosts[index] for index in avoided if index < len(hosts)]
-    picker = build(policy, hosts, random.Random(seed).random)
+    picker = build(policy, hosts, random.Random(seed).random, SMALL)
     for _ in range(20):
         host = picker.pick(avoid)
         if not hosts:

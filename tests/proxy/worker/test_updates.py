@@ -68,7 +68,7 @@ def bad_ones(one: Worker, good: Snapshot, port: int) -> dict[str, Snapshot]:
             filter_chain=replace(chain, http=replace(chain.http, http_filters=(HttpFilter("f", "no.such.filter"),))),
         ),
         "no assignment": replace(moved, clusters={"app": replace(moved.clusters["app"], load_assignment="gone")}),
-        "a policy": replace(moved, clusters={"app": replace(moved.clusters["app"], lb_policy="MAGLEV")}),  # type: ignore[arg-type]
+        "a policy": replace(moved, clusters={"app": replace(moved.clusters["app"], lb_policy="NO_SUCH")}),  # type: ignore[arg-type]
         "a route to nowhere": replace(moved, clusters={"other": Cluster("other", "STATIC", "app")}),
         "no key": with_listener(
             moved, filter_chain=replace(chain, http=replace(chain.http, route_config=None, rds="nowhere"))

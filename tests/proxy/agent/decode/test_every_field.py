@@ -24,6 +24,8 @@ HCM = "proxy.agent.decode.hcm:"
 RDS = "proxy.agent.decode.rds:"
 EDS = "proxy.agent.decode.eds:"
 TLS = "proxy.agent.decode.tls:"
+BALANCE = "proxy.agent.decode.balance:"
+HASH = "proxy.agent.decode.hash_policy:"
 HTTP2 = "proxy.agent.decode.http2:"
 LOG = "proxy.agent.decode.access_log:"
 MATCH = "proxy.agent.decode.matchers:"
@@ -64,7 +66,11 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters grpc"),
-    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration upgrade_configs"),
+    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration upgrade_configs hash_policy"),
+    ("config.route.v3.route_components", "RouteAction.HashPolicy", HASH + "_policy", "header cookie connection_properties query_parameter terminal"),
+    ("config.route.v3.route_components", "RouteAction.HashPolicy.Header", "", "header_name"),
+    ("config.route.v3.route_components", "RouteAction.HashPolicy.Cookie", HASH + "_cookie", "name ttl path attributes"),
+    ("config.route.v3.route_components", "RouteAction.HashPolicy.CookieAttribute", "", "name value"),
     ("config.route.v3.route_components", "RouteAction.UpgradeConfig", "", "upgrade_type enabled connect_config"),
     ("config.route.v3.route_components", "RouteAction.UpgradeConfig.ConnectConfig", "", ""),
     ("config.route.v3.route_components", "RouteMatch.ConnectMatcher", "", ""),
@@ -77,8 +83,12 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
     ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
     ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
-     "name type connect_timeout lb_policy load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options "
+     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config common_lb_config load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options "
      "http2_protocol_options"),  # the last one is deprecated
+    ("config.cluster.v3.cluster", "Cluster.RingHashLbConfig", BALANCE + "_ring", "minimum_ring_size maximum_ring_size hash_function"),
+    ("config.cluster.v3.cluster", "Cluster.MaglevLbConfig", BALANCE + "_maglev", "table_size"),
+    ("config.cluster.v3.cluster", "Cluster.CommonLbConfig", BALANCE + "_common", "consistent_hashing_lb_config"),
+    ("config.cluster.v3.cluster", "Cluster.CommonLbConfig.ConsistentHashingLbConfig", "", "use_hostname_for_hashing"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers.Thresholds", "", "priority max_connections max_pending_requests max_requests max_retries"),
     ("config.cluster.v3.outlier_detection", "OutlierDetection", CDS + "_outlier_detection",
@@ -105,6 +115,8 @@ EXTRA: dict[str, Callable[..., Any]] = {
     "_virtual_host": lambda f: lambda r: f(r, {}),
     "_endpoint": lambda f: lambda r: f(r, True),
 }
+    "_common": lambda f: lambda r: f(r, True),
+    "_cookie": lambda f: lambda r: f(r, False),
 
 
 def message_class(module: str, name: str) -> type[Message]:

@@ -1,0 +1,27 @@
+"""How a cluster's requests are spread over its endpoints (envoy.config.cluster.v3.Cluster)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancing:
+    """The options of every lb_policy, with Envoy's defaults.
+
+    `hash_function`, `minimum_ring_size` (points of each endpoint) and `maximum_ring_size` (points of all) are
+    RingHashLbConfig's, `maglev_table_size` is MaglevLbConfig's; `use_hostname_for_hashing` is
+    ConsistentHashingLbConfig's: an endpoint's place follows its host name, and not its address.
+    """
+
+    hash_function: Literal["XX_HASH", "MURMUR_HASH_2"] = "XX_HASH"
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = 8 * 1024 * 1024
+    maglev_table_size: int = 65537
+    use_hostname_for_hashing: bool = False
+
+
+LB_DEFAULTS = LoadBalancing()

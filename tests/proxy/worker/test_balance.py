@@ -1,0 +1,65 @@
+"""Load balancing in a real worker: affinity by header and cookie, and what happens to it when an endpoint goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from proxy.config.route import HashPolicy
+from tests.support.worker import Handler, Worker, snapshot, upstream, worker
+
+
+def app(name: bytes) -> Handler:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(name), name))
+
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def apps(count: int) -> AsyncIterator[list[int]]:
+    """Ports of apps that answer with their number."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(upstream(app(b"%d" % index))) for index in range(count)]
+
+
+async def ask(one: Worker, *fields: bytes) -> tuple[int, bytes]:
+    """(who answered, the head of the answer)."""
+    lines = b"".join(field + b"\r\n" for field in fields)
+    answer = await one.talk(b"GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n" + lines + b"\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(body), head
+
+
+async def test_affinity() -> None:
+    user = HashPolicy("header", "x-user", terminal=True)
+    action = {"hash_policy": (user, HashPolicy("cookie", "sid", ttl=60.0))}
+    async with worker() as one, apps(4) as ports:
+        for policy in ("RING_HASH", "MAGLEV"):
+            good = snapshot(one.port, *ports, action=action, cluster={"lb_policy": policy})
+            assert await one.apply(good) is None
+            users = [b"x-user: %d" % i for i in range(12)]
+            first = [(await ask(one, user))[0] for user in users]
+            assert len(set(first)) > 1
+            assert [(await ask(one, user))[0] for user in users] == first
+            # Without the header a cookie does it, which the first answer sets.
+            who, head = await ask(one)
+            (cookie,) = re.findall(rb"set-cookie: (sid=[^;]+); Max-Age=60; HttpOnly", head)
+            again = [await ask(one, b"cookie: a=b; " + cookie) for _ in range(4)]
+            assert {name for name, _ in again} == {who}
+            assert not any(b"set-cookie" in head for _, head in again)
+            # Only the users of the endpoint that goes find themselves elsewhere.
+            left = good.assignments["app"].endpoints[first[0] ^ 1]
+            some = tuple(e for e in good.assignments["app"].endpoints if e is not left)
+            fewer = replace(good, assignments={"app": replace(good.assignments["app"], endpoints=some)})
+            assert await one.apply(fewer) is None
+            after = [(await ask(one, user))[0] for user in users]
+            gone = first[0] ^ 1
+            assert gone not in after
+            moved = [b for b, a in zip(first, after, strict=True) if a != b]
+            assert policy == "MAGLEV" or set(moved) <= {gone}
