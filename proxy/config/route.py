@@ -88,17 +88,6 @@ class HeaderMutations:
 
 
 @dataclass(frozen=True, slots=True)
-class ForwardAction:
-    """envoy.config.route.v3.RouteAction. `timeout` is for the answer, tries included, from the end of the request on;
-    0 disables it.
-
-    `idle_timeout` and `max_stream_duration` stand in place of the listener's stream_idle_timeout and
-    max_stream_duration; None leaves those, 0 disables. `auto_host_rewrite`: the endpoint's host name is sent."""
-
-    clusters: tuple[WeightedCluster, ...]
-    timeout: float = 15.0
-    retry: RetryPolicy | None = None
-@dataclass(frozen=True, slots=True)
 class HashPolicy:
     """envoy.config.route.v3.RouteAction.HashPolicy. `name` is that of the header (lower case), the cookie or the query
     parameter. A cookie with a `ttl` (seconds; 0: as long as the browser runs) is set when the client has none."""
@@ -111,6 +100,17 @@ class HashPolicy:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ForwardAction:
+    """envoy.config.route.v3.RouteAction. `timeout` is for the answer, tries included, from the end of the request on;
+    0 disables it.
+
+    `idle_timeout` and `max_stream_duration` stand in place of the listener's stream_idle_timeout and
+    max_stream_duration; None leaves those, 0 disables. `auto_host_rewrite`: the endpoint's host name is sent."""
+
+    clusters: tuple[WeightedCluster, ...]
+    timeout: float = 15.0
+    retry: RetryPolicy | None = None
     prefix_rewrite: str | None = None
     host_rewrite: str | None = None
     # upgrade_configs: (lower-case protocol, whether it is passed on), which go before the listener's.
@@ -125,6 +125,8 @@ class HashPolicy:
     grpc_timeout_header_max: float | None = None
     # Taken off what the line above makes of a grpc-timeout; with nothing left the stream ends at once.
     grpc_timeout_header_offset: float = 0.0
+    # For clusters of ring hash and Maglev: what of the request decides where it goes.
+    hash_policy: tuple[HashPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,6 @@ class DirectResponse:
 
 
 @dataclass(frozen=True, slots=True)
-    # For clusters of ring hash and Maglev: what of the request decides where it goes.
-    hash_policy: tuple[HashPolicy, ...] = ()
 class Route:
     """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, and whether gRPC-Web is switched off."""
 

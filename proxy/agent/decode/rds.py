@@ -30,6 +30,25 @@ from proxy.config.route import (
     WeightedCluster,
 )
 
+SUPPORTED_RETRY_ON = frozenset({"connect-failure", "refused-stream", "reset", "reset-before-request"})
+"""The retry conditions that proxy.policy decides on."""
+
+# Envoy: x-envoy-retry-on and x-envoy-retry-grpc-on.
+_KNOWN_RETRY_ON = SUPPORTED_RETRY_ON | {
+    "5xx",
+    "gateway-error",
+    "envoy-ratelimited",
+    "retriable-4xx",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+}
+
 _MAX_BODY = 4096  # RouteConfiguration.max_direct_response_body_size_bytes, Envoy's default
 _MAX_WEIGHT = 2**32 - 1
 _SEPARATED_PREFIX = re.compile(r"[^?#]+[^?#/]")  # the proto's own validation rule
