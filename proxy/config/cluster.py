@@ -57,6 +57,7 @@ class Cluster:
     # HttpProtocolOptions: explicit_http_config; DOWNSTREAM (use_downstream_protocol_config): what the request came by.
     protocol: Literal["HTTP1", "HTTP2", "DOWNSTREAM"] = "HTTP1"
     http2: Http2Options = HTTP2_DEFAULTS
+    load_balancing: LoadBalancing = LB_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,4 @@ class LoadAssignment:
     """envoy.config.endpoint.v3.ClusterLoadAssignment, localities flattened."""
 
     name: str
-    load_balancing: LoadBalancing = LB_DEFAULTS
     endpoints: tuple[Endpoint, ...]

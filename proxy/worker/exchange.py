@@ -285,6 +285,8 @@ class Exchange(Recovery):
             route = self.route
             if route is not None and route.response_edits is not None:
                 edit_response(self, route.response_edits, head)
+            if self.context is not None:
+                affinity.set_cookies(self, head)
         chunks = message.body
         if chunks:
             message.body = []
@@ -296,8 +298,6 @@ class Exchange(Recovery):
             chunks = passed
         for chunk in chunks:
             self.bytes_sent += len(chunk)
-            if self.context is not None:
-                affinity.set_cookies(self, head)
         if self.response_started:
             if message.sensitive:
                 head.sensitive = head.sensitive + message.sensitive

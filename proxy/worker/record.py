@@ -71,9 +71,9 @@ class ExchangeRecord(Record):
         self.filtering: Filtering | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
+        self.context: Context | None = None
         self.upstream: Carrier | None = None
         self.waiting = False
-        self.context: Context | None = None
         self.request_id = self.head.request_id
         self.trace: Trace | None = None
         self.response_head: ResponseHead | None = None

@@ -53,8 +53,8 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     resource, endpoints = _endpoints(reader, name, discovery)
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
-    limits = _protocol_options(reader)
     policy, balancing = read_balancing(reader, names=discovery == "STRICT_DNS")
+    limits = _protocol_options(reader)
     tls = decode_upstream_tls(reader)
     if tls is not None and limits.get("protocol") == "HTTP2":
         check_upstream_alpn(reader, tls.alpn_protocols)

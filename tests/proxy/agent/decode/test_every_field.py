@@ -114,9 +114,9 @@ READERS = [row for row in SUPPORTED if row[2]]
 EXTRA: dict[str, Callable[..., Any]] = {
     "_virtual_host": lambda f: lambda r: f(r, {}),
     "_endpoint": lambda f: lambda r: f(r, True),
-}
     "_common": lambda f: lambda r: f(r, True),
     "_cookie": lambda f: lambda r: f(r, False),
+}
 
 
 def message_class(module: str, name: str) -> type[Message]:
