@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from proxy.cluster.ejection import Ejections
 from proxy.config.cluster import Cluster, LoadAssignment
 from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address
@@ -83,6 +84,7 @@ class ClusterState:
     def __init__(self, config: Cluster, counters: Counters, draw: Callable[[], float]) -> None:
         name = config.name
         self.name = name
+        self.outlier: Ejections | None = None
         self._take_over(config)
         self.draw = draw
         self.endpoints: dict[Address, Endpoint] = {}
@@ -115,7 +117,13 @@ class ClusterState:
 
     def _take_over(self, config: Cluster) -> None:
         self.config = config
-        self.outlier = config.outlier_detection
+        detection, ejections = config.outlier_detection, self.outlier
+        if detection is None:
+            self.outlier = None
+        elif ejections is None:
+            self.outlier = Ejections(detection)
+        else:
+            ejections.configure(detection)
         self.max_requests = config.circuit_breakers.max_requests
         self.max_retries = config.circuit_breakers.max_retries
         self.max_requests_per_connection = config.max_requests_per_connection
@@ -125,11 +133,16 @@ class ClusterState:
         """The cluster is in service from now on."""
         counters.gauge(lambda: self.active, "upstream_rq_active", cluster=self.name)
         counters.gauge(lambda: self.connections, "upstream_cx_active", cluster=self.name)
+        counters.gauge(self.ejected, "outlier_detection_ejections_active", cluster=self.name)
 
     def configure(self, config: Cluster) -> None:
         """Take over a changed Cluster resource; endpoints and connections stay."""
         known = self.config
         rebuild = config.lb_policy != known.lb_policy or config.load_balancing != known.load_balancing
+        if config.outlier_detection is None and self.outlier is not None:
+            rebuild = rebuild or len(self.outlier.out) > 0
+            for endpoint in self.endpoints.values():
+                endpoint.health = outlier.Health()
         self._take_over(config)
         if rebuild:
             self.rebuild()
@@ -141,6 +154,8 @@ class ClusterState:
         gone = [endpoint for address, endpoint in self.endpoints.items() if address not in wanted]
         for endpoint in gone:
             endpoint.removed = True
+            if self.outlier is not None:
+                self.outlier.out.pop(endpoint, None)
         endpoints: dict[Address, Endpoint] = {}
         for address, config in wanted.items():
             known = self.endpoints.get(address)
@@ -154,27 +169,12 @@ class ClusterState:
         self.rebuild()
         return gone
 
+    def ejected(self) -> int:
+        """How many endpoints outlier detection keeps out of service now."""
+        return len(self.outlier.out) if self.outlier is not None else 0
+
     def rebuild(self) -> None:
         """A new picker over the endpoints in service."""
         hosts = [e for e in self.endpoints.values() if e.healthy and not e.health.ejected_until]
         config = self.config
         self.picker = build(config.lb_policy, hosts, self.draw, config.load_balancing, self._points)
-
-    def failed(self, endpoint: Endpoint, status: int, now: float) -> float:
-        """Count a failure against an endpoint. Returns when it comes back if it was ejected for it, else 0."""
-        config = self.outlier
-        if config is None or endpoint.removed or not outlier.failed(endpoint.health, status, config):
-            return 0.0
-        if endpoint.health.ejected_until:
-            return 0.0
-        ejected = sum(1 for e in self.endpoints.values() if e.health.ejected_until)
-        if not outlier.may_eject(ejected, len(self.endpoints), config):
-            return 0.0
-        until = outlier.eject(endpoint.health, now, config)
-        self.rebuild()
-        return until
-
-    def restore(self, now: float) -> None:
-        """Bring back the endpoints whose ejection is over."""
-        if outlier.restore((e.health for e in self.endpoints.values()), now):
-            self.rebuild()

@@ -22,14 +22,34 @@ class CircuitBreakers:
 
 @dataclass(frozen=True, slots=True)
 class OutlierDetection:
-    """envoy.config.cluster.v3.OutlierDetection, the consecutive-failure detectors. 0 turns a detector off."""
+    """envoy.config.cluster.v3.OutlierDetection, with its names and defaults. Percentages are 0 to 100; times seconds;
+    success_rate_stdev_factor is in thousandths; a number in a row of 0 is never reached."""
 
     consecutive_5xx: int = 5
-    consecutive_gateway_failure: int = 0
+    enforcing_consecutive_5xx: int = 100
+    consecutive_gateway_failure: int = 5
+    enforcing_consecutive_gateway_failure: int = 0
+    split_external_local_origin_errors: bool = False
+    consecutive_local_origin_failure: int = 5
+    enforcing_consecutive_local_origin_failure: int = 100
+    success_rate_minimum_hosts: int = 5
+    success_rate_request_volume: int = 100
+    success_rate_stdev_factor: int = 1900
+    enforcing_success_rate: int = 100
+    enforcing_local_origin_success_rate: int = 100
+    failure_percentage_threshold: int = 85
+    failure_percentage_minimum_hosts: int = 5
+    failure_percentage_request_volume: int = 50
+    enforcing_failure_percentage: int = 0
+    enforcing_failure_percentage_local_origin: int = 0
+    interval: float = 10.0
     base_ejection_time: float = 30.0
     max_ejection_time: float = 300.0
     max_ejection_percent: int = 10
+    max_ejection_time_jitter: float = 0.0
 
+    always_eject_one_host: bool = False
+    successful_active_health_check_uneject_host: bool = True
 
 @dataclass(frozen=True, slots=True)
 class Cluster:

@@ -22,6 +22,23 @@ _CODES: Final[dict[int, bytes]] = {
     504: b"14",
 }
 
+_HTTP_STATUSES: Final[dict[bytes, int]] = {
+    b"0": 200,
+    b"1": 499,
+    b"3": 400,
+    b"4": 504,
+    b"5": 404,
+    b"6": 409,
+    b"7": 403,
+    b"8": 429,
+    b"9": 400,
+    b"10": 409,
+    b"11": 400,
+    b"12": 501,
+    b"14": 503,
+    b"16": 401,
+}
+
 
 def is_request(head: RequestHead) -> bool:
     """Whether a request is a gRPC call: its content-type is application/grpc, alone or with a message format."""
@@ -57,3 +74,9 @@ def percent_encoded(text: bytes) -> bytes:
 def code_of(http_status: int) -> bytes:
     """The grpc-status of a response that has none (gRPC's http-grpc-status-mapping.md); UNKNOWN unless it is named."""
     return _CODES.get(http_status, b"2")
+
+
+def http_status(code: bytes) -> int:
+    """The status of HTTP that a grpc-status is as good as (google.rpc.Code, as Envoy's outlier detection maps it); 500
+    for UNKNOWN, INTERNAL, DATA_LOSS and what is no code."""
+    return _HTTP_STATUSES.get(code, 500)

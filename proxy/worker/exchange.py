@@ -315,6 +315,7 @@ class Exchange(Recovery):
         if message.done:
             if self.grpc:
                 self.grpc_status = grpc.status(message)
+                self._judge_call()
             self._complete()
 
     def _switch(self, head: ResponseHead, chunks: list[bytes], done: bool) -> None:

@@ -20,6 +20,7 @@ from proxy.worker import tls
 from proxy.worker.h2.flusher import Flusher
 from proxy.worker.h2.pool import StreamPool
 from proxy.worker.h2.upstream import Http2Upstream
+from proxy.worker.outliers import Outliers
 from proxy.worker.peer import Peer, PeerError
 from proxy.worker.timers import Timers
 from proxy.worker.upstream import Upstream
@@ -36,7 +37,7 @@ log = logging.getLogger("proxy.worker.pool")
 class Pool:
     """The connections of one worker to every endpoint."""
 
-    __slots__ = ("_loop", "_tasks", "counters", "flusher", "streams", "timers")
+    __slots__ = ("_loop", "_tasks", "counters", "flusher", "outliers", "streams", "timers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, timers: Timers) -> None:
         self._loop = loop
@@ -45,6 +46,7 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self.flusher = Flusher(loop)
         self.streams = StreamPool(self)
+        self.outliers = Outliers(loop, counters)
 
     def wait(self, exchange: Exchange, cluster: ClusterState, endpoint: Endpoint) -> None:
         """No idle connection: queue the exchange, first come first served, and open another connection if allowed."""
@@ -176,6 +178,8 @@ class Pool:
         waiter = self._next_waiter(cluster, endpoint)
         if waiter is not None:
             waiter.on_connect_failure(text)
+        else:
+            self.outliers.failed(cluster, endpoint, 503)  # who waited has given up, and told nobody
         self._serve_waiters(cluster, endpoint)
 
     def connect_failed(
@@ -258,17 +262,6 @@ class Pool:
                 self._open(cluster, endpoint)
             else:
                 cluster.starved[endpoint] = None
-
-    def endpoint_failed(self, cluster: ClusterState, endpoint: Endpoint, status: int) -> None:
-        """Count a failure; an ejected endpoint comes back by a timer."""
-        now = monotonic()
-        until = cluster.failed(endpoint, status, now)
-        if until:
-            log.warning("ejected cluster=%s endpoint=%s seconds=%.1f", cluster.name, endpoint.text, until - now)
-            self._loop.call_later(until - now + 0.01, self._restore, cluster)
-
-    def _restore(self, cluster: ClusterState) -> None:
-        cluster.restore(monotonic())
 
     def retire(self, endpoint: Endpoint) -> None:
         """The endpoint is gone from its cluster: close what is idle; what is in use ends with its request."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy import errors
 from proxy.errors import ErrorKind
@@ -15,6 +15,8 @@ from proxy.worker.record import ExchangeRecord
 
 if TYPE_CHECKING:
     from proxy.config.route import RetryPolicy
+
+_OVERFLOW: Final = errors.OVERFLOW.flag.encode()
 
 
 class Recovery(ExchangeRecord):
@@ -38,12 +40,14 @@ class Recovery(ExchangeRecord):
         assert endpoint is not None
         status = head.status
         if status < 500 and head.unsent is None:
-            health = endpoint.health
-            health.consecutive_5xx = health.consecutive_gateway = 0
+            # A gRPC call says at its end how it went.
+            if cluster.outlier is not None and not self.grpc:
+                self.state.pool.outliers.answered(cluster, endpoint, status)
             return False
         if head.unsent is not None and self.upstream is not None and self.upstream.trusted:
             # The sidecar over there could not reach its app: as good as a failed connection.
-            self._count_failure(503)
+            if head.unsent != _OVERFLOW:  # its limits are no illness
+                self._count_failure(503)
             if self._may_retry_unsent():
                 upstream, self.upstream = self.upstream, None
                 upstream.end_exchange()
@@ -52,8 +56,16 @@ class Recovery(ExchangeRecord):
             unsent = head.unsent.decode("latin-1")
             self.flags = unsent if unsent in errors.UNSENT_FLAGS else errors.CONNECT_FAILURE.flag
             return False
-        self._count_failure(status)
+        if cluster.outlier is not None:
+            self.state.pool.outliers.answered(cluster, endpoint, status)
         return False
+
+    def _judge_call(self) -> None:
+        """Health looks at the status of a gRPC call whose response was not an error of HTTP."""
+        cluster, endpoint = self.cluster, self.endpoint
+        if cluster is not None and endpoint is not None and cluster.outlier is not None and self.status < 500:
+            status = grpc.http_status(self.grpc_status) if self.grpc_status else self.status
+            self.state.pool.outliers.answered(cluster, endpoint, status)
 
     def on_connect_failure(self, text: str) -> None:
         """The pool could not open a connection for this exchange."""
@@ -124,8 +136,8 @@ class Recovery(ExchangeRecord):
 
     def on_deadline(self, now: float) -> None:
         """The route's timeout has passed."""
-        if self.cluster is not None and self.upstream is not None:
-            self._count_failure(504)
+        if self.cluster is not None and self.upstream is not None and not self.response_started:
+            self._count_failure(504)  # what is late in the middle of its answer may be long, not ill
         if self.response_started:
             self._cut("UT", "route timeout")
         else:
@@ -205,9 +217,10 @@ class Recovery(ExchangeRecord):
         self._try()
 
     def _count_failure(self, status: int) -> None:
+        """No answer came from the endpoint; `status` says what that is as good as."""
         cluster, endpoint = self.cluster, self.endpoint
         if cluster is not None and endpoint is not None and cluster.outlier is not None:
-            self.state.pool.endpoint_failed(cluster, endpoint, status)
+            self.state.pool.outliers.failed(cluster, endpoint, status)
 
     def _leave_endpoint(self) -> None:
         if self.endpoint is not None:

@@ -223,7 +223,7 @@ class TcpConnection(Relay):
         if leg is not None and not leg.plain and not isinstance(error, ConnectionRefusedError):
             self._tls_failed(cluster, endpoint, error)
         self._let_go()
-        self._state.pool.endpoint_failed(cluster, endpoint, 503)
+        self._state.pool.outliers.failed(cluster, endpoint, 503)
         self.deadline = 0.0
         if endpoint not in self._tried:
             self._tried += (endpoint,)
@@ -266,7 +266,8 @@ class TcpConnection(Relay):
         assert up is not None
         self._unwatch()
         self._phase = _RELAYING
-        endpoint.health.consecutive_5xx = endpoint.health.consecutive_gateway = 0
+        if cluster.outlier is not None:
+            state.pool.outliers.connected(cluster, endpoint)
         counters = self.counters
         counters.values[cluster.connections_total] += 1
         upstream_rx = counters.slot("upstream_cx_rx_bytes_total", cluster=cluster.name)
@@ -294,7 +295,7 @@ class TcpConnection(Relay):
         if leg is self._up:
             if upstream is not None and not upstream.received and tls.refuses_us(error):
                 self._tls_failed(cluster, endpoint, error)
-                self._state.pool.endpoint_failed(cluster, endpoint, 503)
+                self._state.pool.outliers.failed(cluster, endpoint, 503)
                 self._flag(errors.CONNECT_FAILURE.flag)
             else:
                 self._flag(UPSTREAM_RESET)

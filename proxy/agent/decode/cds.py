@@ -11,9 +11,10 @@ from proxy.agent.decode.balance import read_balancing
 from proxy.agent.decode.eds import read_endpoints
 from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
+from proxy.agent.decode.outlier import read_outlier_detection
 from proxy.agent.decode.reader import Reader, decode, join
 from proxy.agent.decode.tls import check_upstream_alpn, decode_upstream_tls
-from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
+from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment
 from proxy.config.http2 import Http2Options
 
 _DISCOVERY: dict[str, Literal["STATIC", "STRICT_DNS", "EDS"]] = {
@@ -67,7 +68,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
         load_balancing=balancing,
         tls=tls,
         circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
-        outlier_detection=_outlier_detection(outlier) if outlier else None,
+        outlier_detection=read_outlier_detection(outlier) if outlier else None,
         **limits,
     )
     if discovery == "STATIC":
@@ -117,41 +118,6 @@ def _circuit_breakers(reader: Reader) -> CircuitBreakers:
             entry.integer("max_retries", 3, 0, _UINT32),
         )
     return found
-
-
-def _outlier_detection(reader: Reader) -> OutlierDetection:
-    """A detector counts only if it is enforced: Envoy enforces 5xx by default, gateway failures not."""
-    consecutive_5xx = reader.integer("consecutive_5xx", 5, 0, _UINT32)
-    gateway = reader.integer("consecutive_gateway_failure", 5, 0, _UINT32)
-    base = reader.seconds("base_ejection_time", 30.0, positive=True)
-    # Saying that a detector is off is not a wish that goes unheard: these are off here, always.
-    for name in _NOT_ENFORCED:
-        if reader.has(name) and getattr(reader.message, name).value == 0:
-            reader.opaque(name)
-    return OutlierDetection(
-        consecutive_5xx if _enforced(reader, "enforcing_consecutive_5xx", 100) else 0,
-        gateway if _enforced(reader, "enforcing_consecutive_gateway_failure", 0) else 0,
-        base,
-        # Envoy: "defaults to 300s or the base_ejection_time value, whatever is larger".
-        reader.seconds("max_ejection_time", max(300.0, base), positive=True),
-        reader.integer("max_ejection_percent", 10, 0, 100),
-    )
-
-
-_NOT_ENFORCED = (
-    "enforcing_success_rate",
-    "enforcing_consecutive_local_origin_failure",
-    "enforcing_local_origin_success_rate",
-    "enforcing_failure_percentage",
-    "enforcing_failure_percentage_local_origin",
-)
-
-
-def _enforced(reader: Reader, name: str, default: int) -> bool:
-    percent = reader.integer(name, default, 0, 100)
-    if percent not in (0, 100):
-        reader.unsupported(f"only 0 and 100 are supported, not {percent}", name)
-    return percent > 0
 
 
 class _Limits(TypedDict, total=False):

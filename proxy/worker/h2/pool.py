@@ -115,6 +115,8 @@ class StreamPool:
         cluster, endpoint = connection.cluster, connection.endpoint
         streams = self.of(endpoint)
         streams.connecting -= 1
+        if not streams.waiters:
+            self._pool.outliers.failed(cluster, endpoint, 503)  # who waited has given up, and told nobody
         for _ in range(self._capacity(cluster)):
             waiter = self._next_waiter(streams, cluster)
             if waiter is None:

@@ -108,7 +108,9 @@ async def test_nothing_drifts(seed: int, capfd: pytest.CaptureFixture[str]) -> N
         options = {
             "cluster": {
                 "circuit_breakers": CircuitBreakers(max_connections=6, max_pending_requests=20, max_requests=25),
-                "outlier_detection": OutlierDetection(consecutive_5xx=8, base_ejection_time=0.05),
+                "outlier_detection": OutlierDetection(
+                    consecutive_5xx=8, base_ejection_time=0.05, always_eject_one_host=True
+                ),
                 "max_requests_per_connection": 20,
                 "connect_timeout": 0.5,
             },

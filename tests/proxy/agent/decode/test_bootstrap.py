@@ -354,7 +354,7 @@ def test_bootstraps_that_both_proxies_are_measured_with(name: str, pki: Path) ->
     assert (listener.filter_chain.tls is not None) == (name == "in")
     assert (cluster.tls is not None) == (name == "out")
     assert cluster.lb_policy == "LEAST_REQUEST"
-    assert cluster.outlier_detection == OutlierDetection(5)
+    assert cluster.outlier_detection == OutlierDetection()
     assert listener.filter_chain.http.access_logs[0].path == f"{pki}/{name}.log"
 
 

@@ -91,12 +91,13 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.cluster.v3.cluster", "Cluster.CommonLbConfig.ConsistentHashingLbConfig", "", "use_hostname_for_hashing"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers.Thresholds", "", "priority max_connections max_pending_requests max_requests max_retries"),
-    ("config.cluster.v3.outlier_detection", "OutlierDetection", CDS + "_outlier_detection",
-     "consecutive_5xx consecutive_gateway_failure base_ejection_time max_ejection_time max_ejection_percent enforcing_consecutive_5xx "
-     "enforcing_consecutive_gateway_failure "
-     # these only as 0, which says that they are off
-     "enforcing_success_rate enforcing_consecutive_local_origin_failure enforcing_local_origin_success_rate "
-     "enforcing_failure_percentage enforcing_failure_percentage_local_origin"),
+    ("config.cluster.v3.outlier_detection", "OutlierDetection", "proxy.agent.decode.outlier:read_outlier_detection",
+     "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx enforcing_success_rate success_rate_minimum_hosts "
+     "success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure enforcing_consecutive_gateway_failure "
+     "split_external_local_origin_errors consecutive_local_origin_failure enforcing_consecutive_local_origin_failure "
+     "enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage enforcing_failure_percentage_local_origin "
+     "failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time max_ejection_time_jitter "
+     "successful_active_health_check_uneject_host always_eject_one_host"),
     ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints"),
     ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight"),
     ("config.endpoint.v3.endpoint_components", "LbEndpoint", EDS + "_endpoint", "endpoint health_status metadata load_balancing_weight"),

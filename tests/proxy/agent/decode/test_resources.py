@@ -367,7 +367,7 @@ def test_an_eds_cluster_with_everything() -> None:
         "RANDOM",
         UpstreamTls(None, Validation("ROOTCA"), "cart"),
         CircuitBreakers(1, 1024, 0, 3),
-        OutlierDetection(5, 0, 30.0, 300.0, 10),
+        OutlierDetection(),
         60.0,
         9,
     )
@@ -381,17 +381,17 @@ def test_an_eds_cluster_is_its_own_service_name() -> None:
 @pytest.mark.parametrize(
     ("given_", "expected"),
     [
-        ({"consecutive_5xx": 0}, OutlierDetection(0, 0)),
-        ({"consecutive_5xx": 7, "enforcing_consecutive_5xx": 0}, OutlierDetection(0, 0)),
-        ({"consecutive_gateway_failure": 3}, OutlierDetection(5, 0)),
-        ({"enforcing_consecutive_gateway_failure": 100}, OutlierDetection(5, 5)),
-        ({"consecutive_gateway_failure": 3, "enforcing_consecutive_gateway_failure": 100}, OutlierDetection(5, 3)),
-        ({"base_ejection_time": "400s"}, OutlierDetection(5, 0, 400.0, 400.0)),
-        ({"max_ejection_time": "40s", "max_ejection_percent": 100}, OutlierDetection(5, 0, 30.0, 40.0, 100)),
-        ({"enforcing_success_rate": 0}, OutlierDetection()),
+        ({"consecutive_5xx": 0}, OutlierDetection(consecutive_5xx=0)),
+        ({"enforcing_success_rate": 30}, OutlierDetection(enforcing_success_rate=30)),
+        ({"base_ejection_time": "400s"}, OutlierDetection(base_ejection_time=400.0, max_ejection_time=400.0)),
+        ({"max_ejection_time": "40s", "max_ejection_percent": 100}, OutlierDetection(max_ejection_time=40.0, max_ejection_percent=100)),
+        (
+            {"split_external_local_origin_errors": True, "always_eject_one_host": True, "interval": "0.5s"},
+            OutlierDetection(split_external_local_origin_errors=True, always_eject_one_host=True, interval=0.5),
+        ),
     ],
 )  # fmt: skip
-def test_outlier_detection_counts_only_what_envoy_enforces(given_: dict[str, Any], expected: OutlierDetection) -> None:
+def test_outlier_detection_has_the_defaults_of_envoy(given_: dict[str, Any], expected: OutlierDetection) -> None:
     message = make(ClusterProto(), cluster(outlier_detection=given_))
     assert decode_cluster(message).cluster.outlier_detection == expected
 
