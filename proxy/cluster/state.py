@@ -61,6 +61,7 @@ class ClusterState:
         "connect_failures",
         "connections",
         "connections_total",
+        "budget",
         "draw",
         "endpoints",
         "grpc_slots",
@@ -98,6 +99,7 @@ class ClusterState:
         self.starved: dict[Endpoint, None] = {}  # whose waiters found no room for a connection, oldest first
         self.retrying = 0  # requests that are past their first try
         self.requests = counters.by_class("upstream_rq_total", cluster=name)
+        self.budget = Budget(0.0)
         self.retries = counters.slot("upstream_rq_retry_total", cluster=name)
         self.connections_total = counters.slot("upstream_cx_total", cluster=name)
         self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)

@@ -48,11 +48,22 @@ class RouteMatch:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """envoy.config.route.v3.RetryPolicy. `retry_on` holds Envoy's condition names."""
+    """envoy.config.route.v3.RetryPolicy. `retry_on` holds Envoy's condition names. Times are seconds."""
 
     retry_on: frozenset[str]
     num_retries: int = 1
 
+    # Of one try, from the end of the request on; 0: only the route's timeout counts.
+    per_try_timeout: float = 0.0
+    retriable_status_codes: frozenset[int] = frozenset()
+    # retry_back_off: the first interval, which doubles, and the last.
+    base_interval: float = 0.025
+    max_interval: float = 0.25
+    # rate_limited_retry_back_off with the header retry-after: the longest that it may ask for; 0: it is not looked at.
+    retry_after_max: float = 0.0
+    # filter_metadata["pillion"].retry_safe_only of the route: what somebody may have acted on is repeated only if that
+    # changes nothing.
+    safe_only: bool = False
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:

@@ -1,24 +1,57 @@
-"""May this request be sent again? (envoy.config.route.v3.RetryPolicy, RFC 9110 §9.2.2)"""
+"""May this request be sent again, and when? (envoy.config.route.v3.RetryPolicy, RFC 9110 §9.2.2)
+
+A request that reached nobody may always go elsewhere. One that may have reached somebody is repeated when its route
+says so; with `safe_only` besides only when repeating it changes nothing: by its method, or by its Idempotency-Key.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from proxy.config.route import RetryPolicy
+
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
+_UNSENT: Final = frozenset(("connect-failure", "refused-stream", "reset-before-request", "reset", "5xx"))
+_GRPC: Final = {
+    b"1": "cancelled",
+    b"4": "deadline-exceeded",
+    b"8": "resource-exhausted",
+    b"13": "internal",
+    b"14": "unavailable",
+}
+"""grpc-status → the condition that names it."""
 
-SUPPORTED_RETRY_ON: Final = frozenset(("connect-failure", "refused-stream", "reset", "reset-before-request"))
-"""The conditions that this version understands."""
 
-
-def on_unsent(retry_on: frozenset[str]) -> bool:
+def on_unsent(policy: RetryPolicy) -> bool:
     """The request did not reach the upstream: the connection failed, or the peer says that nothing was done."""
-    return not retry_on.isdisjoint(("connect-failure", "refused-stream", "reset-before-request", "reset"))
+    return not policy.retry_on.isdisjoint(_UNSENT)
 
 
-def on_reset(retry_on: frozenset[str]) -> bool:
-    """The connection ended after the request was sent and before the response began."""
-    return "reset" in retry_on
+def on_no_answer(policy: RetryPolicy) -> bool:
+    """The request was sent, and its connection or stream ended, or its time, before a response began."""
+    return not policy.retry_on.isdisjoint(("reset", "5xx"))
+
+
+def on_try_timeout(policy: RetryPolicy) -> bool:
+    """The time of one try (per_try_timeout) has passed: Envoy takes it for a 504."""
+    return not policy.retry_on.isdisjoint(("reset", "5xx", "gateway-error"))
+
+
+def on_status(policy: RetryPolicy, status: int) -> bool:
+    """A response with this status came."""
+    conditions = policy.retry_on
+    if status >= 500:
+        if "5xx" in conditions or (502 <= status <= 504 and "gateway-error" in conditions):
+            return True
+    elif status == 409 and "retriable-4xx" in conditions:
+        return True
+    return "retriable-status-codes" in conditions and status in policy.retriable_status_codes
+
+
+def on_grpc_status(policy: RetryPolicy, status: bytes) -> bool:
+    """A gRPC call was answered with this grpc-status, and nothing else."""
+    return _GRPC.get(status) in policy.retry_on
 
 
 def on_stale(method: bytes, reused: bool) -> bool:
@@ -26,3 +59,27 @@ def on_stale(method: bytes, reused: bool) -> bool:
 
     Clients repeat such a request once on a fresh connection when the method allows it (RFC 9112 §9.3.1)."""
     return reused and method in IDEMPOTENT
+
+
+def is_safe(policy: RetryPolicy, method: bytes, key: bytes | None, call: bool) -> bool:
+    """Whether a request that somebody may have acted on may be repeated. `key`: its Idempotency-Key. `call`: it is a
+    gRPC call that was answered with a status, which says itself what may be repeated."""
+    return not policy.safe_only or method in IDEMPOTENT or key is not None or call
+
+
+def back_off(policy: RetryPolicy, retry: int, draw: float) -> float:
+    """Seconds to wait before the retry number `retry`, counted from 1: full jitter over an interval that doubles.
+    `draw` is uniform in [0, 1)."""
+    interval: float = policy.base_interval * 2.0 ** min(retry - 1, 30)
+    return draw * min(interval, policy.max_interval)
+
+
+def pushback(value: bytes) -> float | None:
+    """Seconds that grpc-retry-pushback-ms asks for; None when it says that there must be no retry (gRFC A6)."""
+    return int(value) / 1000 if value.isdigit() and len(value) <= 9 else None
+
+
+def retry_after(value: bytes) -> float | None:
+    """Seconds that a Retry-After field asks for (RFC 9110 §10.2.3), as delay-seconds; None when it is none. A date is
+    none: what clock it is of nobody knows."""
+    return float(int(value)) if value.isdigit() and len(value) <= 9 else None

@@ -95,6 +95,8 @@ class Client(Timed):
             deadline = self._moved + idle
         if exchange.stream_deadline and (not deadline or exchange.stream_deadline < deadline):
             deadline = exchange.stream_deadline
+        if exchange.try_deadline and (not deadline or exchange.try_deadline < deadline):
+            deadline = exchange.try_deadline
         if self._body_due and not exchange.message.done and (not deadline or self._body_due < deadline):
             deadline = self._body_due
         return deadline
@@ -107,6 +109,8 @@ class Client(Timed):
             exchange.on_deadline(now)
         elif exchange.stream_deadline and exchange.stream_deadline <= now:
             exchange.on_stream_too_long()
+        elif exchange.try_deadline and exchange.try_deadline <= now:
+            exchange.on_try_deadline()
         elif self._body_due and self._body_due <= now and not exchange.message.done:
             exchange.on_request_timeout()
         elif idle and self._moved + idle <= now:

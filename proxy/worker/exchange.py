@@ -87,6 +87,7 @@ class Exchange(Recovery):
             return
         cluster.active += 1
         if route.timeout and self.message.done:
+        cluster.budget.deposit()
             self.request_deadline = self.started + route.timeout
         if route.max_stream_duration:
             self.stream_deadline = self.started + route.max_stream_duration
@@ -217,9 +218,16 @@ class Exchange(Recovery):
         if route.auto_host_rewrite and endpoint is not None and endpoint.hostname:
             return endpoint.hostname
         return route.host_rewrite or self.head.authority
+        retries = route.retry
+        if retries is not None and retries.per_try_timeout and message.done:
+            self._limit_try(retries.per_try_timeout)
 
     def _take(self) -> list[bytes]:
         """The chunks of the body that have arrived, kept for another try while they are few."""
+    def _limit_try(self, seconds: float) -> None:
+        self.try_deadline = monotonic() + seconds
+        self.downstream.hasten(self.try_deadline)
+
         message = self.message
         chunks, message.body = message.body, []
         size = 0
@@ -257,6 +265,9 @@ class Exchange(Recovery):
                 self.downstream.pause_request()
 
     def on_request_broken(self, error: str) -> None:
+        retries = route.retry if route is not None and message.done and not self.tunnel else None
+        if retries is not None and retries.per_try_timeout and upstream is not None and not self.try_deadline:
+            self._limit_try(retries.per_try_timeout)
         """The rest of the request's body is not valid HTTP."""
         self.reply(errors.BAD_REQUEST, error)
 
@@ -272,7 +283,7 @@ class Exchange(Recovery):
         """More of the response arrived; its head the first time."""
         downstream, filtering, head, trailers = self.downstream, self.filtering, message.head, message.trailers
         if not self.response_started and (filtering is None or filtering.held is not head):
-            if self._judge(head):
+            if self._judge(message):
                 message.body = []
                 return
             if self.head.upgrade and not head.upgrade and downstream.multiplexed and head.status < 300:
@@ -331,7 +342,7 @@ class Exchange(Recovery):
             return
         state.counters.values[state.counters.slot("downstream_cx_upgrades_total", listener=state.name)] += 1
         self.tunnel = True
-        self.request_deadline = 0.0
+        self.request_deadline = self.try_deadline = 0.0
         upstream.switch()
         downstream.respond(self, head, chunks, done, [])
         if done:

@@ -53,6 +53,7 @@ class ExchangeRecord(Record):
         "trace",
         "tunnel",
         "upstream",
+        "try_deadline",
         "waiting",
     )
 
@@ -66,6 +67,7 @@ class ExchangeRecord(Record):
         self.stream_deadline = 0.0
         self.grpc = False
         self.grpc_deadline = 0.0  # what grpc-timeout says
+        self.try_deadline = 0.0
         self.grpc_status = b""
         self.route: CompiledRoute[ClusterState] | None = None
         self.filtering: Filtering | None = None

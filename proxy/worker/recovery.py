@@ -11,21 +11,18 @@ from proxy.http.headers import UNSENT_HEADER, Headers
 from proxy.http.heads import ResponseHead
 from proxy.policy import retry
 from proxy.worker.policies import edit_response
-from proxy.worker.record import ExchangeRecord
+from proxy.worker.retrying import Retrying
 
 if TYPE_CHECKING:
-    from proxy.config.route import RetryPolicy
+    from proxy.http.heads import ResponseMessage
 
 _OVERFLOW: Final = errors.OVERFLOW.flag.encode()
 
 
-class Recovery(ExchangeRecord):
+class Recovery(Retrying):
     """The base of Exchange: its ways out. Exchange makes the tries."""
 
     __slots__ = ()
-
-    def _try(self) -> None:
-        raise NotImplementedError
 
     def _respond_whole(self, head: ResponseHead, body: bytes) -> None:
         raise NotImplementedError
@@ -33,9 +30,9 @@ class Recovery(ExchangeRecord):
     def _finish(self, keep: bool) -> None:
         raise NotImplementedError
 
-    def _judge(self, head: ResponseHead) -> bool:
+    def _judge(self, message: ResponseMessage) -> bool:
         """Health and retry decide on a response head. True: it is dropped and the request goes elsewhere."""
-        cluster, endpoint = self.cluster, self.endpoint
+        cluster, endpoint, head = self.cluster, self.endpoint, message.head
         assert cluster is not None
         assert endpoint is not None
         status = head.status
@@ -43,22 +40,22 @@ class Recovery(ExchangeRecord):
             # A gRPC call says at its end how it went.
             if cluster.outlier is not None and not self.grpc:
                 self.state.pool.outliers.answered(cluster, endpoint, status)
-            return False
+            return (status >= 400 or self.grpc) and self._retries_answer(message)
         if head.unsent is not None and self.upstream is not None and self.upstream.trusted:
             # The sidecar over there could not reach its app: as good as a failed connection.
             if head.unsent != _OVERFLOW:  # its limits are no illness
                 self._count_failure(503)
-            if self._may_retry_unsent():
-                upstream, self.upstream = self.upstream, None
+            upstream, self.upstream = self.upstream, None
+            if self._retries_unsent():
                 upstream.end_exchange()
-                self._again()
                 return True
+            self.upstream = upstream
             unsent = head.unsent.decode("latin-1")
             self.flags = unsent if unsent in errors.UNSENT_FLAGS else errors.CONNECT_FAILURE.flag
             return False
         if cluster.outlier is not None:
             self.state.pool.outliers.answered(cluster, endpoint, status)
-        return False
+        return self._retries_answer(message)
 
     def _judge_call(self) -> None:
         """Health looks at the status of a gRPC call whose response was not an error of HTTP."""
@@ -71,9 +68,7 @@ class Recovery(ExchangeRecord):
         """The pool could not open a connection for this exchange."""
         self.waiting = False
         self._count_failure(503)
-        if self._may_retry_unsent():
-            self._again()
-        else:
+        if not self._retries_unsent():
             self.reply(errors.CONNECT_FAILURE, text)
 
     def on_overflow(self, text: str) -> None:
@@ -88,13 +83,11 @@ class Recovery(ExchangeRecord):
             self._cut("UC", text)
             return
         if not answered:
-            policy = self._policy()
-            if not self._stale_retried and retry.on_stale(self.head.method, reused) and self._may_retry():
+            if not self._stale_retried and retry.on_stale(self.head.method, reused) and self._is_repeatable():
                 self._stale_retried = True
-                self._again()
+                self._again(0.0)
                 return
-            if policy is not None and retry.on_reset(policy.retry_on) and self._may_count_retry(policy):
-                self._again()
+            if self._retries_unanswered():
                 return
         self.reply(errors.CONNECTION_TERMINATED, text)
 
@@ -104,12 +97,10 @@ class Recovery(ExchangeRecord):
         self.upstream = None
         if self.response_started:
             self._cut(errors.REFUSED.flag, text)
-        elif not self._stale_retried and self._may_retry():
+        elif not self._stale_retried and self._is_repeatable():
             self._stale_retried = True
-            self._again()
-        elif self._may_retry_unsent():
-            self._again()
-        else:
+            self._again(0.0)
+        elif not self._retries_unsent():
             self.reply(errors.REFUSED, text)
 
     def on_upstream_reset(self, text: str) -> None:
@@ -119,10 +110,7 @@ class Recovery(ExchangeRecord):
         if self.response_started:
             self._cut(errors.UPSTREAM_RESET.flag, text)
             return
-        policy = self._policy()
-        if policy is not None and retry.on_reset(policy.retry_on) and self._may_count_retry(policy):
-            self._again()
-        else:
+        if not self._retries_unanswered():
             self.reply(errors.UPSTREAM_RESET, text)
 
     def on_upstream_error(self, text: str) -> None:
@@ -144,6 +132,23 @@ class Recovery(ExchangeRecord):
             self.reply(errors.UPSTREAM_TIMEOUT, f"{now - self.started:.3f}s")
 
     def on_request_timeout(self) -> None:
+    def on_try_deadline(self) -> None:
+        """What `try_deadline` stands for has come."""
+        self.try_deadline = 0.0
+        if self.endpoint is None:
+            self._try()
+            return
+        if self.response_started:
+            return  # what has begun may take as long as the route allows
+        self._count_failure(504)
+        upstream, self.upstream = self.upstream, None
+        if self._retries_late():
+            if upstream is not None:
+                upstream.abort()
+        else:
+            self.upstream = upstream
+            self.reply(errors.UPSTREAM_TIMEOUT, "per_try_timeout")
+
         """The listener's request_timeout has passed, and part of the request is missing."""
         self.reply(errors.REQUEST_TIMEOUT)
 
@@ -170,65 +175,15 @@ class Recovery(ExchangeRecord):
         self._drop_upstream()
         self._finish(False)
 
-    def _policy(self) -> RetryPolicy | None:
-        return self.route.retry if self.route is not None else None
-
-    def _may_retry_unsent(self) -> bool:
-        policy = self._policy()
-        return policy is not None and retry.on_unsent(policy.retry_on) and self._may_count_retry(policy)
-
-    def _may_count_retry(self, policy: RetryPolicy) -> bool:
-        """One of the policy's retries, if any is left; it is counted then."""
-        if self._retries >= policy.num_retries:
-            self.flags = errors.RETRY_LIMIT
-            return False
-        if not self._may_retry():
-            return False
-        self._retries += 1
-        return True
-
-    def _may_retry(self) -> bool:
-        """Whether all of the body that was sent is still here, and the cluster's max_retries leaves room."""
-        cluster = self.cluster
-        assert cluster is not None
-        if self._body_size and self._replay is None:
-            return False
-        if not self._retrying and cluster.retrying >= cluster.max_retries:
-            self.flags = errors.OVERFLOW.flag
-            return False
-        return True
-
-    def _again(self) -> None:
-        """Another try, elsewhere if there is an elsewhere."""
-        cluster, endpoint = self.cluster, self.endpoint
-        assert cluster is not None
-        assert endpoint is not None
-        self.state.counters.values[cluster.retries] += 1
-        if not self._retrying:
-            self._retrying = True
-            cluster.retrying += 1
-        self._leave_endpoint()
-        self._tried = (*self._tried, endpoint)
-        if self._replay:
-            self.message.body = self._replay + self.message.body
-            self.bytes_received -= self._body_size
-            self._body_size = 0
-        self._replay = None
-        self._try()
-
     def _count_failure(self, status: int) -> None:
         """No answer came from the endpoint; `status` says what that is as good as."""
         cluster, endpoint = self.cluster, self.endpoint
         if cluster is not None and endpoint is not None and cluster.outlier is not None:
             self.state.pool.outliers.failed(cluster, endpoint, status)
 
-    def _leave_endpoint(self) -> None:
-        if self.endpoint is not None:
-            self.endpoint.active -= 1
-            self.endpoint = None
-
     def _drop_upstream(self) -> None:
         if self.waiting:
+        self.try_deadline = 0.0
             assert self.cluster is not None
             assert self.endpoint is not None
             self.state.pool.forget(self, self.cluster, self.endpoint)

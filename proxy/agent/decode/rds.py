@@ -17,12 +17,12 @@ from proxy.agent.decode.matchers import (
     decode_regex,
 )
 from proxy.agent.decode.reader import Reader, decode, printable
+from proxy.agent.decode.retry import is_safe_only, read_retry_policy
 from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
     PathSpecifier,
-    RetryPolicy,
     Route,
     RouteConfiguration,
     RouteMatch,
@@ -93,7 +93,7 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
 def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
     """`owners` maps each domain of this route configuration to its virtual host: one domain, one host."""
     name = reader.required("name")
-    reader.opaque("metadata")
+    safe_only = is_safe_only(reader)
     domains: list[str] = []
     for i, given in enumerate(reader.value("domains")):
         domain = given.lower()  # hosts are compared without case
@@ -123,7 +123,7 @@ def _route(reader: Reader) -> Route | None:
     filters = read_per_filter_config(reader)
     kind = reader.one_of("action", "route", "direct_response")
     if kind == "route" and (action := reader.child("route")):
-        return Route(match, _forward(action), name, headers, *filters)
+        return Route(match, _forward(action, safe_only), name, headers, *filters)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
         return Route(match, _direct_response(direct), name, headers, *filters)
     return None
@@ -156,7 +156,7 @@ def _path(reader: Reader) -> tuple[PathSpecifier, str]:
     return "prefix", reader.value("prefix")
 
 
-def _forward(reader: Reader) -> ForwardAction:
+def _forward(reader: Reader, safe_only: bool = False) -> ForwardAction:
     retry = reader.child("retry_policy")
     timeout = reader.seconds("timeout", 15.0)
     longest = reader.child("max_stream_duration")
@@ -164,7 +164,7 @@ def _forward(reader: Reader) -> ForwardAction:
     return ForwardAction(
         _clusters(reader),
         timeout if longest is None else 0.0,  # Envoy: whoever sets the one does not mean the other
-        _retry_policy(retry) if retry else None,
+        read_retry_policy(retry, safe_only) if retry else None,
         reader.ascii("prefix_rewrite") or None,
         reader.ascii("host_rewrite_literal") or None,
         upgrades=upgrades,
@@ -199,20 +199,6 @@ def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:
             inner.error(f"the weights must add up to 1..{_MAX_WEIGHT}, not {total}", "clusters")
         return tuple(found)
     return ()
-
-
-def _retry_policy(reader: Reader) -> RetryPolicy:
-    words = [word.strip() for word in reader.value("retry_on").split(",") if word.strip()]
-    for word in words:
-        if word not in _KNOWN_RETRY_ON:
-            reader.error(f"{word!r} is not a retry condition", "retry_on")
-        elif word not in SUPPORTED_RETRY_ON:
-            supported = ", ".join(sorted(SUPPORTED_RETRY_ON))
-            reader.unsupported(f"{word} is not supported, only {supported}", "retry_on")
-    return RetryPolicy(
-        frozenset(words) & SUPPORTED_RETRY_ON,
-        reader.wrapped("num_retries", 1),
-    )
 
 
 def _direct_response(reader: Reader) -> DirectResponse:

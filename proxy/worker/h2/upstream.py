@@ -110,6 +110,7 @@ class Http2Upstream(Link):
         """No request begins on it any more; it closes with the last one."""
         self.ending = True
         self._pool.streams.withdraw(self)
+        self._pool.streams.open_for_waiters(self.cluster, self.endpoint)  # who waited for room on it
         if not self.client.streams and not self.closed:
             self.usable = False
             self.close()

@@ -22,6 +22,7 @@ CDS = "proxy.agent.decode.cds:"
 LDS = "proxy.agent.decode.lds:"
 HCM = "proxy.agent.decode.hcm:"
 RDS = "proxy.agent.decode.rds:"
+RETRY = "proxy.agent.decode.retry:"
 EDS = "proxy.agent.decode.eds:"
 TLS = "proxy.agent.decode.tls:"
 BALANCE = "proxy.agent.decode.balance:"
@@ -75,7 +76,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.route.v3.route_components", "RouteAction.UpgradeConfig.ConnectConfig", "", ""),
     ("config.route.v3.route_components", "RouteMatch.ConnectMatcher", "", ""),
     ("config.route.v3.route_components", "RouteAction.MaxStreamDuration", "", "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"),
-    ("config.route.v3.route_components", "RetryPolicy", RDS + "_retry_policy", "retry_on num_retries"),
+    ("config.route.v3.route_components", "RetryPolicy", RETRY + "read_retry_policy", "retry_on num_retries retry_host_predicate host_selection_retry_max_attempts per_try_timeout retriable_status_codes retry_back_off rate_limited_retry_back_off"),
     ("config.route.v3.route_components", "DirectResponseAction", RDS + "_direct_response", "status body"),
     ("config.route.v3.route_components", "HeaderMatcher", MATCH + "decode_header_matcher", "name string_match present_match invert_match treat_missing_header_as_empty"),
     ("config.route.v3.route_components", "QueryParameterMatcher", MATCH + "decode_query_parameter_matcher", "name string_match present_match"),
@@ -212,4 +213,4 @@ def walk(message: Message, place: str = "") -> Any:
 def test_what_a_newer_proto_has_is_refused() -> None:
     cls = message_class("config.route.v3.route_components", "RetryPolicy")
     message = cls.FromString(b"\xfa\x3f\x01x" + cls(retry_on="reset").SerializeToString())
-    assert problems(RDS + "_retry_policy", message) == [("top", "field number 1023 is not known to this version")]
+    assert problems(RETRY + "read_retry_policy", message) == [("top", "field number 1023 is not known to this version")]
