@@ -12,6 +12,7 @@ from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address
 from proxy.policy import outlier
 from proxy.policy.balance import Picker, Points, build
+from proxy.policy.balance.latency import Latency
 from proxy.telemetry.counters import Counters
 
 
@@ -28,6 +29,7 @@ class Endpoint:
         "healthy",
         "hostname",
         "idle",
+        "latency",
         "removed",
         "streams",
         "text",
@@ -46,6 +48,7 @@ class Endpoint:
         self.connecting = 0
         self.removed = False
         self.health = outlier.Health()
+        self.latency = Latency()
         self.idle: dict[Any, None] = {}
         self.streams: Any = None  # the worker's connections of HTTP/2, once there are any
         self.waiters: OrderedDict[Any, None] = OrderedDict()  # a set in order: whoever gives up leaves in O(1)
@@ -71,6 +74,7 @@ class ClusterState:
         "max_requests",
         "max_requests_per_connection",
         "max_retries",
+        "measured",
         "name",
         "outlier",
         "pending",
@@ -130,6 +134,7 @@ class ClusterState:
         self.max_retries = config.circuit_breakers.max_retries
         self.max_requests_per_connection = config.max_requests_per_connection
         self.idle_timeout = config.idle_timeout
+        self.measured = config.lb_policy == "PEAK_EWMA"
 
     def enter(self, counters: Counters) -> None:
         """The cluster is in service from now on."""

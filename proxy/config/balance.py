@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"]
+LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "PEAK_EWMA"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,9 @@ class LoadBalancing:
 
     `hash_function`, `minimum_ring_size` (points of each endpoint) and `maximum_ring_size` (points of all) are
     RingHashLbConfig's, `maglev_table_size` is MaglevLbConfig's; `use_hostname_for_hashing` is
-    ConsistentHashingLbConfig's: an endpoint's place follows its host name, and not its address.
+    ConsistentHashingLbConfig's: an endpoint's place follows its host name, and not its address. `choice_count` is
+    LeastRequestLbConfig's. Those of peak EWMA are seconds: how soon old answers are forgotten, and what an endpoint
+    counts as before its first one.
     """
 
     hash_function: Literal["XX_HASH", "MURMUR_HASH_2"] = "XX_HASH"
@@ -22,6 +24,9 @@ class LoadBalancing:
     maximum_ring_size: int = 8 * 1024 * 1024
     maglev_table_size: int = 65537
     use_hostname_for_hashing: bool = False
+    choice_count: int = 2
+    ewma_decay_time: float = 10.0
+    ewma_default_rtt: float = 0.03
 
 
 LB_DEFAULTS = LoadBalancing()

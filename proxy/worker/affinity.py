@@ -1,8 +1,9 @@
-"""Where a request's own properties decide on its endpoint (policy.hash_policy) meets an exchange. Called only where a
-route has such a policy."""
+"""Where load balancing meets an exchange beyond the pick itself. Called only where a route has hash policies, or a
+cluster balances by latency."""
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.http.heads import ResponseHead
@@ -18,6 +19,27 @@ def note(exchange: Exchange, route: CompiledRoute[ClusterState]) -> None:
     """Work out what picks depend on."""
     connection = exchange.downstream.address + exchange.state.name
     exchange.context = hash_request(route.hash_policy, exchange.head, exchange.downstream_address(), connection)
+
+
+def begin_try(exchange: Exchange, cluster: ClusterState) -> None:
+    """For peak EWMA: a try begins; one before it that had no answer cost what has passed since."""
+    now = monotonic()
+    if exchange.tried_at and exchange._tried:
+        failed = exchange._tried[-1]
+        failed.latency.failed(now - exchange.tried_at, now, cluster.config.load_balancing)
+    exchange.tried_at = now
+
+
+def end_try(exchange: Exchange, status: int) -> None:
+    """For peak EWMA: the answer's head has come, or none will (0)."""
+    now, began, cluster, endpoint = monotonic(), exchange.tried_at, exchange.cluster, exchange.endpoint
+    exchange.tried_at = 0.0
+    if cluster is None or endpoint is None:
+        return
+    if 0 < status < 500:
+        endpoint.latency.answered(now - began, now, cluster.config.load_balancing)
+    else:
+        endpoint.latency.failed(now - began, now, cluster.config.load_balancing)
 
 
 def set_cookies(exchange: Exchange, head: ResponseHead) -> None:

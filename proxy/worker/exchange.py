@@ -147,6 +147,8 @@ class Exchange(Recovery):
         if endpoint is None:
             self.reply(errors.NO_HEALTHY_UPSTREAM, f"cluster {cluster.name}")
             return
+        if cluster.measured:
+            affinity.begin_try(self, cluster)
         self.attempts += 1
         self.endpoint = endpoint
         endpoint.active += 1
@@ -298,6 +300,8 @@ class Exchange(Recovery):
                 edit_response(self, route.response_edits, head)
             if self.context is not None:
                 affinity.set_cookies(self, head)
+            if self.tried_at:
+                affinity.end_try(self, head.status)
         chunks = message.body
         if chunks:
             message.body = []
@@ -404,6 +408,8 @@ class Exchange(Recovery):
         if not self.tunnel:  # a tunnel's time is no latency
             state.latency.observe(duration)
         if cluster is not None:
+            if self.tried_at:
+                affinity.end_try(self, 0)
             cluster.active -= 1
             if self._retrying:
                 cluster.retrying -= 1

@@ -51,6 +51,7 @@ class ExchangeRecord(Record):
         "state",
         "stream_deadline",
         "trace",
+        "tried_at",
         "tunnel",
         "upstream",
         "try_deadline",
@@ -74,6 +75,7 @@ class ExchangeRecord(Record):
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
         self.context: Context | None = None
+        self.tried_at = 0.0  # of the try that waits for its answer, where that is measured
         self.upstream: Carrier | None = None
         self.waiting = False
         self.request_id = self.head.request_id

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 
 from proxy.agent.decode.reader import Reader
 from proxy.config.balance import LbPolicy, LoadBalancing
@@ -17,6 +21,7 @@ _POLICIES: dict[str, LbPolicy] = {
 _CONFIGS: dict[str, LbPolicy] = {
     "ring_hash_lb_config": "RING_HASH",
     "maglev_lb_config": "MAGLEV",
+    "least_request_lb_config": "LEAST_REQUEST",
 }
 _HASH_FUNCTIONS: dict[str, Any] = {"XX_HASH": "XX_HASH", "MURMUR_HASH_2": "MURMUR_HASH_2"}
 _MOST_POINTS = 8 * 1024 * 1024  # the proto's own validation rules
@@ -33,11 +38,48 @@ def read_balancing(reader: Reader, *, names: bool) -> tuple[LbPolicy, LoadBalanc
             continue
         if owner != policy:
             reader.error(f"belongs to lb_policy {owner}, not {policy}", name)
-        options |= _ring(inner) if owner == "RING_HASH" else _maglev(inner)
+        options |= _READERS[owner](inner)
     common = reader.child("common_lb_config")
     if common is not None:
         options |= _common(common, names)
+    if reader.has("metadata"):
+        policy, ours = _of_our_own(reader, policy)
+        options |= ours
     return policy, LoadBalancing(**options)
+
+
+def _of_our_own(reader: Reader, policy: LbPolicy) -> tuple[LbPolicy, dict[str, Any]]:
+    """What xDS has no words for, in filter_metadata["pillion"]: lb_policy and peak_ewma. Others use the lb_policy."""
+    metadata = reader.opaque("metadata").filter_metadata
+    fields = json_format.MessageToDict(metadata["pillion"]) if "pillion" in metadata else {}
+    path = 'metadata.filter_metadata["pillion"]'
+    wanted, ewma = fields.get("lb_policy"), fields.get("peak_ewma")
+    if wanted not in (None, "PEAK_EWMA"):
+        reader.error(f"{wanted!r} is not supported, only PEAK_EWMA", f"{path}.lb_policy")
+    elif wanted is not None and policy in ("RING_HASH", "MAGLEV"):
+        reader.error(f"cannot stand in place of {policy}", f"{path}.lb_policy")
+    found: dict[str, Any] = {}
+    if ewma is not None and (wanted is None or not isinstance(ewma, dict)):
+        reader.error("must be an object, and lb_policy PEAK_EWMA", f"{path}.peak_ewma")
+    elif ewma is not None:
+        for name, value in ewma.items():
+            seconds = _seconds(value) if name in ("decay_time", "default_rtt") else None
+            if seconds is None:
+                reader.error("must be decay_time or default_rtt, as in 0.5s", f"{path}.peak_ewma.{name}")
+            else:
+                found[f"ewma_{name}"] = seconds
+    return ("PEAK_EWMA" if wanted is not None else policy), found
+
+
+def _seconds(value: Any) -> float | None:
+    """A duration of more than 0 in JSON's form of google.protobuf.Duration, as in 0.5s."""
+    duration = Duration()
+    try:
+        duration.FromJsonString(value)
+    except (ValueError, AttributeError, TypeError):
+        return None
+    seconds: float = duration.seconds + duration.nanos / 1e9
+    return seconds if seconds > 0 else None
 
 
 def _ring(reader: Reader) -> dict[str, Any]:
@@ -54,6 +96,17 @@ def _maglev(reader: Reader) -> dict[str, Any]:
     if any(size % divisor == 0 for divisor in range(2, int(size**0.5) + 1)):
         reader.error(f"must be a prime number, not {size}", "table_size")
     return {"maglev_table_size": size}
+
+
+def _least_request(reader: Reader) -> dict[str, Any]:
+    return {"choice_count": reader.integer("choice_count", 2, 2, 2**32 - 1)}
+
+
+_READERS: dict[LbPolicy, Callable[[Reader], dict[str, Any]]] = {
+    "RING_HASH": _ring,
+    "MAGLEV": _maglev,
+    "LEAST_REQUEST": _least_request,
+}
 
 
 def _common(reader: Reader, names: bool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from proxy.policy.balance.latency import Latency
+
 
 class Host(Protocol):
     """An endpoint as a picker sees it: its weight (at least 1), its requests in flight, its address and host name."""
@@ -13,6 +15,9 @@ class Host(Protocol):
     active: int
     text: str
     hostname: bytes
+
+    @property
+    def latency(self) -> Latency: ...
 
 
 H = TypeVar("H", bound=Host)

@@ -63,3 +63,21 @@ async def test_affinity() -> None:
             assert gone not in after
             moved = [b for b, a in zip(first, after, strict=True) if a != b]
             assert policy == "MAGLEV" or set(moved) <= {gone}
+
+
+async def test_peak_ewma_measures_what_answers_take() -> None:
+    """A slow app is asked once, if at all: its first answer shows what it is."""
+    slow = 0
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal slow
+        await reader.readuntil(b"\r\n\r\n")
+        slow += 1
+        await asyncio.sleep(0.1)
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n9")
+
+    async with worker() as one, apps(3) as ports, upstream(late) as bad:
+        assert await one.apply(snapshot(one.port, *ports, bad, cluster={"lb_policy": "PEAK_EWMA"})) is None
+        for _ in range(60):
+            await ask(one)
+        assert slow <= 2  # a quarter of them, if nothing were measured

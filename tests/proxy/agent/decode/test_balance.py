@@ -27,12 +27,22 @@ RING = {
     "ring_hash_lb_config": {"minimum_ring_size": 2, "maximum_ring_size": 4, "hash_function": "MURMUR_HASH_2"},
     "common_lb_config": {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}},
 }
+LEAST = {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 5}}
+EWMA = {
+    "lb_policy": "LEAST_REQUEST",
+    "metadata": {
+        "filter_metadata": {
+            "pillion": {"lb_policy": "PEAK_EWMA", "peak_ewma": {"decay_time": "5s", "default_rtt": "0.010s"}}
+        }
+    },
+}
 MAGLEV = {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5_000_011}}
 
 
 def everything() -> dict[str, Any]:
     values = changed("action", hash_policy=HASHED)
     values["static_resources"]["clusters"] += [cluster("ring", **RING), cluster("maglev", **MAGLEV)]
+    values["static_resources"]["clusters"] += [cluster("least", **LEAST), cluster("ewma", **EWMA)]
     return values
 
 
@@ -69,6 +79,9 @@ def test_policies_and_their_options() -> None:
     assert (found["app"].lb_policy, found["app"].load_balancing) == ("ROUND_ROBIN", LoadBalancing())
     assert found["ring"].lb_policy == "RING_HASH"
     assert found["ring"].load_balancing == LoadBalancing("MURMUR_HASH_2", 2, 4, use_hostname_for_hashing=True)
+    assert found["least"].load_balancing == LoadBalancing(choice_count=5)
+    assert found["ewma"].lb_policy == "PEAK_EWMA"
+    assert found["ewma"].load_balancing == LoadBalancing(ewma_decay_time=5.0, ewma_default_rtt=0.01)
     assert found["maglev"].load_balancing == LoadBalancing(maglev_table_size=5_000_011)
 
 
@@ -84,6 +97,11 @@ def ring(**fields: Any) -> dict[str, Any]:
     return of_cluster(lb_policy="RING_HASH", ring_hash_lb_config=fields)
 
 
+def ours(policy: str = "ROUND_ROBIN", **fields: Any) -> dict[str, Any]:
+    return of_cluster(lb_policy=policy, metadata={"filter_metadata": {"pillion": fields}})
+
+
+OURS = 'metadata.filter_metadata["pillion"]'
 C = "static_resources.clusters[0]"
 H = "hash_policy[0]"
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -91,6 +109,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "min over max": (ring(minimum_ring_size=5, maximum_ring_size=4), f"{C}.ring_hash_lb_config.minimum_ring_size", "5 > 4"),
     "no prime": (of_cluster(lb_policy="MAGLEV", maglev_lb_config={"table_size": 65536}), f"{C}.maglev_lb_config.table_size", "prime"),
     "host names of no cluster of names": (of_cluster(common_lb_config=RING["common_lb_config"]), f"{C}.common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing", "STRICT_DNS"),
+    "one choice": (of_cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}), f"{C}.least_request_lb_config.choice_count", "within 2"),
     "a header of no name": (hashed(header={"header_name": ""}), f"{H}.header.header_name", "is required"),
     "a cookie of no name": (hashed(cookie={"name": ""}), f"{H}.cookie.name", "is required"),
     "a negative ttl": (hashed(cookie={"name": "a", "ttl": "-1s"}), f"{H}.cookie.ttl", "at least 0s"),
@@ -99,6 +118,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
 ONLY_HERE: dict[str, tuple[dict[str, Any], str, str]] = {
     # Envoy passes over what it does not use.
     "options of another policy": (of_cluster(maglev_lb_config={}), f"{C}.maglev_lb_config", "belongs to lb_policy MAGLEV"),
+    "a policy of nobody": (ours(lb_policy="BEST"), f"{OURS}.lb_policy", "only PEAK_EWMA"),
+    "two policies": (ours("MAGLEV", lb_policy="PEAK_EWMA"), f"{OURS}.lb_policy", "in place of MAGLEV"),
+    "no latency": (ours(peak_ewma={"decay_time": "1s"}), f"{OURS}.peak_ewma", "and lb_policy PEAK_EWMA"),
+    "no time": (ours(lb_policy="PEAK_EWMA", peak_ewma={"decay_time": 5}), f"{OURS}.peak_ewma.decay_time", "as in 0.5s"),
+    "no time at all": (ours(lb_policy="PEAK_EWMA", peak_ewma={"default_rtt": "0s"}), f"{OURS}.peak_ewma.default_rtt", "as in 0.5s"),
+    "another option": (ours(lb_policy="PEAK_EWMA", peak_ewma={"x": "1s"}), f"{OURS}.peak_ewma.x", "decay_time or"),
     "a policy of another kind": (of_cluster(lb_policy="CLUSTER_PROVIDED"), f"{C}.lb_policy", "CLUSTER_PROVIDED is not supported"),
     "a rewritten header": (hashed(header={"header_name": "a", "regex_rewrite": {}}), f"{H}.header.regex_rewrite", "is not supported"),
     "no cookie's name": (hashed(cookie={"name": "a b"}), f"{H}.cookie.name", "is not the name of a cookie"),
