@@ -26,6 +26,9 @@ class Retrying(ExchangeRecord):
     def _try(self) -> None:
         raise NotImplementedError
 
+    def _judge_call(self) -> None:
+        raise NotImplementedError
+
     # ---- when there is no answer
 
     def _retries_unsent(self) -> bool:
@@ -78,6 +81,10 @@ class Retrying(ExchangeRecord):
         upstream = self.upstream
         if not self._may_retry_in(policy, wait, True):
             return False
+        if status:
+            self.grpc_status = status
+            self._judge_call()
+            self.grpc_status = b""
         self.upstream = None
         if upstream is not None:
             upstream.end_exchange()

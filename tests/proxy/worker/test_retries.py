@@ -159,11 +159,11 @@ async def test_retry_after(one: Worker) -> None:
 
 
 async def test_a_wait_that_the_time_left_does_not_allow_is_not_begun(one: Worker) -> None:
-    app = App(failure(503, b"retry-after: 1"))
+    app = App(failure(503, b"retry-after: 9"))
     before = time.monotonic()
-    answer = await ask(one, app, get(), on("5xx", retry_after_max=2.0), {"timeout": 0.5})
+    answer = await ask(one, app, get(), on("5xx", retry_after_max=10.0), {"timeout": 8.0})
     assert answer.startswith(b"503 No")  # the app's own answer, at once
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 4
     assert len(app.requests) == 1
 
 
