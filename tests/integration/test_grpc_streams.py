@@ -30,6 +30,7 @@ HELD = 2 * MIB
 """Bytes between a sender and a receiver that does not read: the windows of three connections, grpcio's own buffers."""
 GROWTH = 16 * MIB
 """How far a sidecar may grow above its idle memory, agent and worker together."""
+FEW = 4
 
 names = (b"call %d" % number for number in itertools.count())
 
@@ -41,16 +42,25 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def start(work: Harness) -> Pair:
-    """Calls to `deadline.aio` are under the caller's grpc-timeout."""
-    apps = {"aio": grpc_app.start(work, "aio")[1]}
+    """Calls to `deadline.aio` are under the caller's grpc-timeout. A connection to `few` takes FEW calls, and of those to
+    `one`, the same app, there is only one."""
+    few = grpc_app.start(work, "few", "--streams", str(FEW))[1]
+    apps = {"aio": grpc_app.start(work, "aio")[1], "few": few}
     timed = {"max_stream_duration": {"grpc_timeout_header_max": "0s"}}
-    deadline = grpc_mesh.host("deadline", "h2", "deadline.*", **timed)
-    return grpc_mesh.start_pair(work, grpc_mesh.only_pillion(), apps, front_hosts=[deadline])
+    limits = {"thresholds": [{"max_connections": 1, "max_pending_requests": 2}]}
+    return grpc_mesh.start_pair(
+        work,
+        grpc_mesh.only_pillion(),
+        apps,
+        front_hosts=[grpc_mesh.host("deadline", "h2", "deadline.*", **timed)],
+        back_hosts=[grpc_mesh.host("one", "one", "*.one")],
+        back_clusters=[grpc_mesh.cluster("one", few, circuit_breakers=limits)],
+    )
 
 
-def connected(pair: Pair) -> contextlib.AbstractAsyncContextManager[grpc.aio.Channel]:
+def connected(pair: Pair, authority: str = "h2.aio") -> contextlib.AbstractAsyncContextManager[grpc.aio.Channel]:
     """A channel of its own; no fixture, since grpcio keeps sockets as long as somebody knows a channel."""
-    return grpc_client.aio_channel(pair.front.listen, "h2.aio")
+    return grpc_client.aio_channel(pair.front.listen, authority)
 
 
 async def ask(channel: grpc.aio.Channel, method: str, request: bytes, within: float = 30.0) -> bytes:
@@ -183,6 +193,50 @@ async def test_1000_concurrent_streams(pair: Pair) -> None:
             assert await call.read() == b"%d again" % number
             assert await call.read() is grpc.aio.EOF
             assert await call.code() is grpc.StatusCode.OK
+
+
+# ---- more than a connection to the app takes
+
+
+async def test_an_app_that_takes_few_streams_gets_more_connections(pair: Pair) -> None:
+    """What its first connection says of SETTINGS_MAX_CONCURRENT_STREAMS counts for those that are opened next."""
+    async with connected(pair, "h2.few") as channel:
+        await ask(channel, "Unary", b"first")
+        keys = [next(names) for _ in range(5 * FEW)]
+        calls = [channel.unary_unary(path("Wait"))(key, timeout=30) for key in keys]
+        for key in keys:
+            await noted(channel, key, "began")
+        if grpc_mesh.only_pillion() == grpc_mesh.PILLION:
+            assert metric(pair.back.admin, "upstream_cx_active", cluster="few") > 5
+        for call in calls:
+            call.cancel()
+        for key in keys:
+            await noted(channel, key, "ended")
+
+
+async def test_who_finds_no_stream_waits_for_one(pair: Pair) -> None:
+    """First come first served, as many as max_pending_requests, as long as their deadlines."""
+    async with connected(pair, "h2.one") as channel, connected(pair, "h2.few") as observer:
+        keys = [next(names) for _ in range(FEW + 2)]
+        calls = []
+        for number, key in enumerate(keys):
+            calls.append(channel.unary_unary(path("Wait"))(key, timeout=30 if number != FEW else 1.0))
+            if number < FEW:
+                await noted(observer, key, "began")
+            await asyncio.sleep(0.05)  # a call that waits is seen by nobody
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await ask(channel, "Unary", b"one too many")
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await calls[FEW]
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        calls[0].cancel()
+        await noted(observer, keys[-1], "began")
+        assert json.loads(await ask(observer, "Noted", keys[FEW])) == {}, "it had given up"
+        for call in calls:
+            call.cancel()
+        await noted(observer, keys[-1], "ended")
 
 
 # ---- flow control

@@ -235,9 +235,9 @@ class Async:
         return b"none" if left is None else b"%f" % left
 
 
-async def serve(port: int, name: str) -> None:
-    """The asyncio server, with health and reflection, until SIGTERM."""
-    server = grpc.aio.server(options=OPTIONS)
+async def serve(port: int, name: str, streams: int) -> None:
+    """The asyncio server, with health and reflection, until SIGTERM. A connection carries at most `streams` calls."""
+    server = grpc.aio.server(options=[*OPTIONS, ("grpc.max_concurrent_streams", streams)])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, Async(name).handlers()),))
     health = HealthServicer()
     await health.set(NAME, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -273,11 +273,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--blocking", action="store_true")
+    parser.add_argument("--streams", type=int, default=10_000)
     args = parser.parse_args()
     if args.blocking:
         serve_blocking(args.port)
     else:
-        asyncio.run(serve(args.port, args.name))
+        asyncio.run(serve(args.port, args.name, args.streams))
 
 
 if __name__ == "__main__":

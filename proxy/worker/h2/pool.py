@@ -27,15 +27,18 @@ def _asks_for_connect(exchange: Exchange) -> bool:
 
 
 class EndpointStreams:
-    """What there is of one endpoint. `free`: connections with room, the fullest use first; `all`: every one."""
+    """What there is of one endpoint. `free`: connections with room, the fullest use first; `all`: every one.
 
-    __slots__ = ("all", "connecting", "free", "waiters")
+    `first`: how many streams a new one gets before it says itself how many it takes: what another said, or the usual."""
+
+    __slots__ = ("all", "connecting", "first", "free", "waiters")
 
     def __init__(self) -> None:
         self.all: dict[Http2Upstream, None] = {}
         self.free: dict[Http2Upstream, None] = {}
         self.waiters: OrderedDict[Exchange, None] = OrderedDict()
         self.connecting = 0
+        self.first = FIRST_STREAMS
 
 
 class StreamPool:
@@ -84,7 +87,7 @@ class StreamPool:
     def open_for_waiters(self, cluster: ClusterState, endpoint: Endpoint) -> None:
         """Open another connection if those on their way cannot take all who wait, as far as the limits allow."""
         streams: EndpointStreams | None = endpoint.streams
-        if streams is None or len(streams.waiters) <= streams.connecting * self._capacity(cluster):
+        if streams is None or len(streams.waiters) <= streams.connecting * self._capacity(cluster, streams):
             return
         # Each endpoint may have one connection whatever the limit, or its waiters would never be served.
         if endpoint.connections == 0 or cluster.connections < cluster.config.circuit_breakers.max_connections:
@@ -93,8 +96,8 @@ class StreamPool:
         else:
             cluster.starved[endpoint] = None
 
-    def _capacity(self, cluster: ClusterState) -> int:
-        limit = min(FIRST_STREAMS, cluster.config.http2.max_concurrent_streams)
+    def _capacity(self, cluster: ClusterState, streams: EndpointStreams) -> int:
+        limit = min(streams.first, cluster.config.http2.max_concurrent_streams)
         per_connection = cluster.max_requests_per_connection
         return min(limit, per_connection) if per_connection else limit
 
@@ -103,6 +106,8 @@ class StreamPool:
         streams = self.of(connection.endpoint)
         streams.connecting -= 1
         streams.all[connection] = None
+        if not connection.client.greeted:
+            connection.client.peer_streams = streams.first
         connection.enter()
         if connection.endpoint.removed and not streams.waiters:
             connection.retire()
@@ -117,7 +122,7 @@ class StreamPool:
         streams.connecting -= 1
         if not streams.waiters:
             self._pool.outliers.failed(cluster, endpoint, 503)  # who waited has given up, and told nobody
-        for _ in range(self._capacity(cluster)):
+        for _ in range(self._capacity(cluster, streams)):
             waiter = self._next_waiter(streams, cluster)
             if waiter is None:
                 break
@@ -126,7 +131,9 @@ class StreamPool:
 
     def serve(self, connection: Http2Upstream) -> None:
         """The connection may have room: for those who wait, or for later."""
-        streams = self.of(connection.endpoint)
+        streams, client = self.of(connection.endpoint), connection.client
+        if client.peer_streams != streams.first and client.greeted:
+            streams.first = max(1, min(client.peer_streams, FIRST_STREAMS))
         if streams.waiters:
             while connection.room > 0:
                 if not connection.client.greeted and streams.waiters and _asks_for_connect(next(iter(streams.waiters))):
