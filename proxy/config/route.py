@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.fault import Fault
 from proxy.config.filters import CorsPolicy
 from proxy.config.model import StringMatcher
 
@@ -150,7 +151,7 @@ class DirectResponse:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, and whether gRPC-Web is switched off."""
+    """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, whether gRPC-Web is switched off, and `fault`."""
 
     match: RouteMatch
     action: ForwardAction | DirectResponse
@@ -158,6 +159,7 @@ class Route:
     headers: HeaderMutations = HeaderMutations()
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class VirtualHost:
     # What its routes' own typed_per_filter_config does not say.
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ class RouteConfiguration:
     # What the typed_per_filter_config of its virtual hosts and routes does not say.
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
+    fault: Fault | None = None
 
     def clusters(self) -> frozenset[str]:
         """The names of every cluster that a route refers to."""

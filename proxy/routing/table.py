@@ -49,14 +49,15 @@ class Defaults:
 class CompiledRoute(Generic[Target]):
     """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
 
-    `cors` is what it, its virtual host and its route configuration say together; `grpc_timeout_header_max`
-    and `grpc_timeout_header_offset` are ForwardAction's."""
+    `cors` is what it, its virtual host and its route configuration say together, `fault` what the nearest of them
+    says; `grpc_timeout_header_max` and `grpc_timeout_header_offset` are ForwardAction's."""
 
     __slots__ = (
         "action",
         "auto_host_rewrite",
         "cors",
         "ends_connect",
+        "fault",
         "forward",
         "grpc_timeout_header_max",
         "grpc_timeout_header_offset",
@@ -109,6 +110,7 @@ class CompiledRoute(Generic[Target]):
         for policy in (host.cors, config.cors):
             if policy is not None:
                 self.cors = policy.over(self.cors)
+        self.fault = config.fault or host.fault or configuration.fault
         self.grpc_web_disabled = config.grpc_web_disabled or host.grpc_web_disabled or configuration.grpc_web_disabled
         levels = (config.headers, host.headers, configuration.headers)
         if configuration.most_specific_header_mutations_wins:

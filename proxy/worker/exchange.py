@@ -20,6 +20,7 @@ from proxy.policy import retry
 from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
 from proxy.worker import affinity
+from proxy.worker.faults import with_flags
 from proxy.worker.filtering import admit_filtered, size
 from proxy.worker.forward import request_fields, request_ids
 from proxy.worker.policies import add_websocket_key, admit, bridge_websocket, edit_request, edit_response
@@ -86,8 +87,8 @@ class Exchange(Recovery):
             self.reply(errors.OVERFLOW, f"cluster {cluster.name}: max_requests")
             return
         cluster.active += 1
-        if route.timeout and self.message.done:
         cluster.budget.deposit()
+        if route.timeout and self.message.done:
             self.request_deadline = self.started + route.timeout
         if route.max_stream_duration:
             self.stream_deadline = self.started + route.max_stream_duration
@@ -152,6 +153,15 @@ class Exchange(Recovery):
         self.attempts += 1
         self.endpoint = endpoint
         endpoint.active += 1
+        faults = self.state.faults
+        if faults is None or not faults.inject(self):
+            self.reach()
+
+    def reach(self) -> None:
+        """Get a connection to the endpoint."""
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
         if self.head.upgrade and self._connect_raw():
             return
         protocol = cluster.config.protocol
@@ -210,8 +220,15 @@ class Exchange(Recovery):
             message.done,
             message.trailers,
         )
+        retries = route.retry
+        if retries is not None and retries.per_try_timeout and message.done and not self.try_deadline:
+            self._limit_try(retries.per_try_timeout)
         if head.length and not message.done and not connection.write_paused:
             self.downstream.resume_request()
+
+    def _limit_try(self, seconds: float) -> None:
+        self.try_deadline = monotonic() + seconds
+        self.downstream.hasten(self.try_deadline)
 
     def _authority(self) -> bytes:
         """The Host that the upstream is told (host_rewrite_literal, auto_host_rewrite)."""
@@ -220,16 +237,9 @@ class Exchange(Recovery):
         if route.auto_host_rewrite and endpoint is not None and endpoint.hostname:
             return endpoint.hostname
         return route.host_rewrite or self.head.authority
-        retries = route.retry
-        if retries is not None and retries.per_try_timeout and message.done:
-            self._limit_try(retries.per_try_timeout)
 
     def _take(self) -> list[bytes]:
         """The chunks of the body that have arrived, kept for another try while they are few."""
-    def _limit_try(self, seconds: float) -> None:
-        self.try_deadline = monotonic() + seconds
-        self.downstream.hasten(self.try_deadline)
-
         message = self.message
         chunks, message.body = message.body, []
         size = 0
@@ -257,6 +267,9 @@ class Exchange(Recovery):
             # As in Envoy the route's timeout is for the answer: it begins with the end of the request.
             self.request_deadline = monotonic() + route.timeout
             self.downstream.hasten(self.request_deadline)
+        retries = route.retry if route is not None and message.done and not self.tunnel else None
+        if retries is not None and retries.per_try_timeout and upstream is not None and not self.try_deadline:
+            self._limit_try(retries.per_try_timeout)
         if upstream is not None:
             # What follows the end of the body belongs to the next request.
             if not upstream.sent_all and (message.body or message.done):
@@ -267,9 +280,6 @@ class Exchange(Recovery):
                 self.downstream.pause_request()
 
     def on_request_broken(self, error: str) -> None:
-        retries = route.retry if route is not None and message.done and not self.tunnel else None
-        if retries is not None and retries.per_try_timeout and upstream is not None and not self.try_deadline:
-            self._limit_try(retries.per_try_timeout)
         """The rest of the request's body is not valid HTTP."""
         self.reply(errors.BAD_REQUEST, error)
 
@@ -420,6 +430,8 @@ class Exchange(Recovery):
                 cluster.latency.observe(duration)
             if self.endpoint is not None:
                 self.endpoint.active -= 1
+        if self.injection is not None:
+            self.flags = with_flags(self.flags, self.injection.flags)
         if self.flags:
             for flag in self.flags.split(","):
                 values[state.counters.slot("response_flags_total", listener=state.name, flag=flag)] += 1

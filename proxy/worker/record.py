@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.telemetry.trace import Trace
     from proxy.worker.carrier import Carrier
     from proxy.worker.client import Client
+    from proxy.worker.faults import Injection
     from proxy.worker.filtering import Filtering
     from proxy.worker.tables import ListenerState
 
@@ -42,6 +43,7 @@ class ExchangeRecord(Record):
         "grpc_deadline",
         "grpc_status",
         "head",
+        "injection",
         "message",
         "request_deadline",
         "request_id",
@@ -52,9 +54,9 @@ class ExchangeRecord(Record):
         "stream_deadline",
         "trace",
         "tried_at",
+        "try_deadline",
         "tunnel",
         "upstream",
-        "try_deadline",
         "waiting",
     )
 
@@ -66,12 +68,13 @@ class ExchangeRecord(Record):
         self.head: RequestHead = message.head
         self.request_deadline = 0.0
         self.stream_deadline = 0.0
+        self.try_deadline = 0.0
         self.grpc = False
         self.grpc_deadline = 0.0  # what grpc-timeout says
-        self.try_deadline = 0.0
         self.grpc_status = b""
         self.route: CompiledRoute[ClusterState] | None = None
         self.filtering: Filtering | None = None
+        self.injection: Injection | None = None
         self.cluster: ClusterState | None = None
         self.endpoint: Endpoint | None = None
         self.context: Context | None = None

@@ -124,14 +124,14 @@ class Recovery(Retrying):
 
     def on_deadline(self, now: float) -> None:
         """The route's timeout has passed."""
-        if self.cluster is not None and self.upstream is not None and not self.response_started:
+        held = self.injection is not None and self.injection.holding  # by a fault, as if the endpoint were slow
+        if self.cluster is not None and (held or self.upstream is not None) and not self.response_started:
             self._count_failure(504)  # what is late in the middle of its answer may be long, not ill
         if self.response_started:
             self._cut("UT", "route timeout")
         else:
             self.reply(errors.UPSTREAM_TIMEOUT, f"{now - self.started:.3f}s")
 
-    def on_request_timeout(self) -> None:
     def on_try_deadline(self) -> None:
         """What `try_deadline` stands for has come."""
         self.try_deadline = 0.0
@@ -149,6 +149,7 @@ class Recovery(Retrying):
             self.upstream = upstream
             self.reply(errors.UPSTREAM_TIMEOUT, "per_try_timeout")
 
+    def on_request_timeout(self) -> None:
         """The listener's request_timeout has passed, and part of the request is missing."""
         self.reply(errors.REQUEST_TIMEOUT)
 
@@ -182,11 +183,13 @@ class Recovery(Retrying):
             self.state.pool.outliers.failed(cluster, endpoint, status)
 
     def _drop_upstream(self) -> None:
-        if self.waiting:
         self.try_deadline = 0.0
+        if self.waiting:
             assert self.cluster is not None
             assert self.endpoint is not None
             self.state.pool.forget(self, self.cluster, self.endpoint)
+        if self.injection is not None:
+            self.injection.cancel()
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.abort()

@@ -231,6 +231,7 @@ class Worker:
         snapshot = plan.snapshot
         http, down = listener.filter_chain.http, listener.filter_chain.tls
         assert http is not None
+        known = self._slots.get(listener.name)
         routes = http.route_config if http.route_config is not None else snapshot.routes[http.rds or ""]
         return ListenerState(
             listener,
@@ -242,6 +243,7 @@ class Worker:
             self.counters,
             self._pool,
             self._files,
+            known.state if isinstance(known, ListenerSlot) else None,
         )
 
     def _tcp_state(self, plan: _Plan, listener: Listener) -> TcpState:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.cluster.state import ClusterState
+from proxy.config.fault import FAULT, Fault
 from proxy.config.filters import GRPC_WEB
 from proxy.config.listener import Listener
 from proxy.config.route import RouteConfiguration
@@ -19,6 +20,7 @@ from proxy.http import head_policy
 from proxy.routing.table import Defaults, RouteTable
 from proxy.telemetry.counters import Counters
 from proxy.telemetry.header_value import compile_header_value
+from proxy.worker.faults import Faults
 from proxy.worker.log_file import LogFiles
 from proxy.worker.peer import Peer
 from proxy.worker.pool import Pool
@@ -71,6 +73,7 @@ class ListenerState:
         "counters",
         "date_field",
         "date_line",
+        "faults",
         "filters",
         "handshake_timeout",
         "handshakes",
@@ -110,7 +113,9 @@ class ListenerState:
         counters: Counters,
         pool: Pool,
         files: LogFiles,
+        before: ListenerState | None = None,
     ) -> None:
+        """`before`: the same listener's until now, which hands on what must outlive a configuration."""
         config = listener.filter_chain.http
         assert config is not None
         name = listener.name
@@ -130,7 +135,13 @@ class ListenerState:
             any(entry.type_url == GRPC_WEB for entry in config.http_filters),
         )
         self.routes: RouteTable[ClusterState] = RouteTable(routes, clusters.__getitem__, defaults)
-        self.filters = tuple(FILTERS[entry.type_url](entry.config) for entry in config.http_filters)
+        self.filters = tuple(
+            FILTERS[entry.type_url](entry.config) for entry in config.http_filters if entry.type_url != FAULT
+        )
+        self.faults: Faults | None = None
+        for entry in config.http_filters:
+            if isinstance(entry.config, Fault):
+                self.faults = Faults(name, entry.config, routes, counters, before.faults if before else None)
         self.tracing = config.tracing
         self.upgrades = frozenset(name.encode() for name in config.upgrades)
         self.request_policy = head_policy.compile_request_policy(config, listener.address.port)

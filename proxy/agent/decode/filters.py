@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from google.protobuf.any_pb2 import Any
 
 from proxy.agent.decode import types
+from proxy.agent.decode.fault import DENOMINATORS, read_fault
 from proxy.agent.decode.matchers import decode_string_matcher
 from proxy.agent.decode.reader import Reader, join, shown_type
+from proxy.config.fault import Fault
 from proxy.config.filters import Cors, CorsPolicy, GrpcWeb
 from proxy.config.listener import HttpFilter
 
 CORS_NAME = "envoy.filters.http.cors"
 GRPC_WEB_NAME = "envoy.filters.http.grpc_web"
+FAULT_NAME = "envoy.filters.http.fault"
 
 # Routes speak to a filter by the name of its entry, and are decoded apart from it: so the name must be the usual one.
-_NAMES = {types.CORS: CORS_NAME, types.GRPC_WEB: GRPC_WEB_NAME}
-_CONFIGS: dict[str, object] = {types.CORS: Cors(), types.GRPC_WEB: GrpcWeb()}
-_DENOMINATORS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
+_NAMES = {types.CORS: CORS_NAME, types.GRPC_WEB: GRPC_WEB_NAME, types.FAULT: FAULT_NAME}
+_CONFIGS: dict[str, Callable[[Reader], object]] = {
+    types.CORS: lambda reader: Cors(),
+    types.GRPC_WEB: lambda reader: GrpcWeb(),
+    types.FAULT: read_fault,
+}
 
 
 class PerRoute(NamedTuple):
@@ -26,6 +33,7 @@ class PerRoute(NamedTuple):
 
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
+    fault: Fault | None = None
 
 
 def read_http_filters(reader: Reader) -> tuple[HttpFilter, ...]:
@@ -45,10 +53,10 @@ def read_http_filters(reader: Reader) -> tuple[HttpFilter, ...]:
         if last == types.ROUTER:
             entry.error("no filter can stand behind the router")
         last = found[0] if found else "unknown"
-        if last in _NAMES:
+        if found and last in _NAMES:
             if name != _NAMES[last]:
                 entry.unsupported(f"must be {_NAMES[last]}, by which routes know it, not {name!r}", "name")
-            filters.append(HttpFilter(name, types.PREFIX + last, _CONFIGS[last]))
+            filters.append(HttpFilter(name, types.PREFIX + last, _CONFIGS[last](found[1])))
     if last != types.ROUTER:
         reader.error(f"must end with the router (type.googleapis.com/{types.ROUTER})", "http_filters")
     return tuple(filters)
@@ -58,6 +66,7 @@ def read_per_filter_config(reader: Reader) -> PerRoute:
     """The typed_per_filter_config of a Route, a VirtualHost or a RouteConfiguration."""
     cors: CorsPolicy | None = None
     grpc_web_disabled = False
+    fault: Fault | None = None
     entries = reader.value("typed_per_filter_config")
     for name in sorted(entries):
         path = join(reader.path, f'typed_per_filter_config["{name}"]')
@@ -65,9 +74,35 @@ def read_per_filter_config(reader: Reader) -> PerRoute:
             cors = _cors(reader, entries[name], path)
         elif name == GRPC_WEB_NAME:
             grpc_web_disabled = _switched_off(reader, entries[name], path)
+        elif name == FAULT_NAME:
+            inner, off = _config(reader, entries[name], path, types.FAULT)
+            fault = read_fault(inner) if inner else None
+            if off:
+                fault = Fault()
         else:
-            reader.context.unsupported(path, f"only {CORS_NAME} and {GRPC_WEB_NAME} are supported")
-    return PerRoute(cors, grpc_web_disabled)
+            reader.context.unsupported(path, f"only {', '.join(_NAMES.values())} are supported")
+    return PerRoute(cors, grpc_web_disabled, fault)
+
+
+def _config(reader: Reader, packed: Any, path: str, kind: str) -> tuple[Reader | None, bool]:
+    """A filter's own config of the type `kind`, perhaps in a FilterConfig; and whether that says disabled."""
+    disabled = False
+    if types.type_name(packed) == types.FILTER_CONFIG:
+        found = reader.unpack(packed, path)
+        if found is None:
+            return None, False
+        wrapper = found[1]
+        disabled = wrapper.value("disabled")
+        if not wrapper.has("config"):
+            if not disabled:
+                wrapper.error("needs a config, or disabled: true")
+            return None, True
+        packed, path = wrapper.value("config"), join(path, "config")
+    if types.type_name(packed) != kind:
+        reader.context.error(path, f"must be a {kind}, not {shown_type(packed)}")
+        return None, False
+    found = reader.unpack(packed, path)
+    return (found[1], disabled) if found else (None, disabled)
 
 
 def _cors(reader: Reader, packed: Any, path: str) -> CorsPolicy | None:
@@ -122,7 +157,7 @@ def _percent(reader: Reader, name: str, absent: bool) -> bool:
         inner.error("is required", "default_value")
         return absent
     numerator = fraction.value("numerator")
-    denominator = fraction.enum("denominator", _DENOMINATORS)
+    denominator = fraction.enum("denominator", DENOMINATORS)
     if 0 < numerator < denominator:
         fraction.unsupported(f"only 0 and 100 percent are supported, not {numerator}/{denominator}")
     return bool(numerator >= denominator)

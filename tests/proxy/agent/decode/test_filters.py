@@ -175,7 +175,7 @@ def test_a_wrapper_holds_a_policy_or_switches_off() -> None:
         (wrapped(disabled=True, is_optional=True), f"{CORS_AT}.is_optional", "not supported"),
         (wrapped(WEB_NAME), WEB_AT, "must say disabled: true"),
         ({WEB_NAME: {"@type": GRPC_WEB}}, WEB_AT, "must be a envoy.config.route.v3.FilterConfig, not"),
-        (wrapped("router", disabled=True), f'{R}.typed_per_filter_config["router"]', f"only {CORS_NAME} and"),
+        (wrapped("router", disabled=True), f'{R}.typed_per_filter_config["router"]', f"only {CORS_NAME}, "),
     ],
 )
 def test_what_a_route_cannot_say_is_refused_where_it_stands(config: dict[str, Any], path: str, fragment: str) -> None:
