@@ -27,6 +27,10 @@ from control_plane.compile.cds import cluster_name
 OUTBOUND = "outbound"
 TIMEOUT = 15.0  # seconds; Envoy's default, said aloud
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"  # only what the app has not seen
+RETRY_CALLS_ON = f"{RETRY_ON},unavailable"  # by which a gRPC service says itself that nothing was done
+RETRY_ON_WHEN_SAFE = "reset,retriable-status-codes"
+"""What our sidecars retry besides, where repeating changes nothing. Others cannot tell, and do not get it."""
+RETRIABLE_STATUS = 503
 NUM_RETRIES = 2
 DEFAULT_ROUTE = "default"
 
@@ -59,8 +63,17 @@ def routes(service: mesh.Service) -> list[Route]:
         )
         pairs = [(_EVERYTHING, itself)]
     pairs.sort(key=lambda pair: precedence(pair[0]))  # stable: ties keep the order they were written in
-    action = _grpc_action if service.protocol == "grpc" else _http_action
-    return [Route(name=route.name or "", match=_match(match), route=action(route)) for match, route in pairs]
+    return [_route(service, match, route) for match, route in pairs]
+
+
+def _route(service: mesh.Service, match: mesh.RouteMatch, route: mesh.Route) -> Route:
+    found = Route(name=route.name or "", match=_match(match))
+    if service.protocol == "grpc":
+        found.route.CopyFrom(_grpc_action(route))
+    else:
+        found.route.CopyFrom(_http_action(route))
+        found.metadata.filter_metadata["pillion"].update({"retry_on_when_safe": RETRY_ON_WHEN_SAFE})
+    return found
 
 
 def precedence(match: mesh.RouteMatch) -> tuple[int, int, bool, int, int]:
@@ -124,7 +137,7 @@ def _string(value: _Value) -> StringMatcher:
 
 def _http_action(route: mesh.Route) -> RouteAction:
     request = route.timeouts.request
-    action = _action(route)
+    action = _action(route, RETRY_ON)
     action.timeout.CopyFrom(_duration(TIMEOUT if request is None else request))
     return action
 
@@ -136,7 +149,7 @@ def _grpc_action(route: mesh.Route) -> RouteAction:
     end is UNAVAILABLE, not DEADLINE_EXCEEDED.
     """
     longest = _duration(route.timeouts.request or 0.0)
-    action = _action(route)
+    action = _action(route, RETRY_CALLS_ON)
     action.timeout.CopyFrom(Duration())
     action.idle_timeout.CopyFrom(Duration())
     if route.timeouts.request:
@@ -145,8 +158,10 @@ def _grpc_action(route: mesh.Route) -> RouteAction:
     return action
 
 
-def _action(route: mesh.Route) -> RouteAction:
-    action = RouteAction(retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=UInt32Value(value=NUM_RETRIES)))
+def _action(route: mesh.Route, retry_on: str) -> RouteAction:
+    policy = RetryPolicy(retry_on=retry_on, num_retries=UInt32Value(value=NUM_RETRIES))
+    policy.retriable_status_codes.append(RETRIABLE_STATUS)
+    action = RouteAction(retry_policy=policy)
     weights = _shares(route)
     if len(weights) == 1:
         action.cluster = next(iter(weights))

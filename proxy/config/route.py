@@ -53,7 +53,6 @@ class RetryPolicy:
 
     retry_on: frozenset[str]
     num_retries: int = 1
-
     # Of one try, from the end of the request on; 0: only the route's timeout counts.
     per_try_timeout: float = 0.0
     retriable_status_codes: frozenset[int] = frozenset()
@@ -62,9 +61,10 @@ class RetryPolicy:
     max_interval: float = 0.25
     # rate_limited_retry_back_off with the header retry-after: the longest that it may ask for; 0: it is not looked at.
     retry_after_max: float = 0.0
-    # filter_metadata["pillion"].retry_safe_only of the route: what somebody may have acted on is repeated only if that
-    # changes nothing.
-    safe_only: bool = False
+    # filter_metadata["pillion"].retry_on_when_safe of the route: more conditions, for requests that may be repeated
+    # without harm, by their method or by an Idempotency-Key.
+    safe_on: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:

@@ -1,7 +1,7 @@
 """May this request be sent again, and when? (envoy.config.route.v3.RetryPolicy, RFC 9110 §9.2.2)
 
-A request that reached nobody may always go elsewhere. One that may have reached somebody is repeated when its route
-says so; with `safe_only` besides only when repeating it changes nothing: by its method, or by its Idempotency-Key.
+A request that reached nobody may always go elsewhere. One that somebody may have acted on is repeated on the conditions
+that its route names: some of them for every request, some only where repeating it changes nothing.
 """
 
 from __future__ import annotations
@@ -23,35 +23,41 @@ _GRPC: Final = {
 """grpc-status → the condition that names it."""
 
 
-def on_unsent(policy: RetryPolicy) -> bool:
+def conditions(policy: RetryPolicy, method: bytes, key: bytes | None) -> frozenset[str]:
+    """The conditions that hold for a request; `key` is its Idempotency-Key."""
+    if policy.safe_on and (method in IDEMPOTENT or key is not None):
+        return policy.retry_on | policy.safe_on
+    return policy.retry_on
+
+
+def on_unsent(allowed: frozenset[str]) -> bool:
     """The request did not reach the upstream: the connection failed, or the peer says that nothing was done."""
-    return not policy.retry_on.isdisjoint(_UNSENT)
+    return not allowed.isdisjoint(_UNSENT)
 
 
-def on_no_answer(policy: RetryPolicy) -> bool:
-    """The request was sent, and its connection or stream ended, or its time, before a response began."""
-    return not policy.retry_on.isdisjoint(("reset", "5xx"))
+def on_no_answer(allowed: frozenset[str]) -> bool:
+    """The request was sent, and its connection or stream ended before a response began."""
+    return not allowed.isdisjoint(("reset", "5xx"))
 
 
-def on_try_timeout(policy: RetryPolicy) -> bool:
+def on_try_timeout(allowed: frozenset[str]) -> bool:
     """The time of one try (per_try_timeout) has passed: Envoy takes it for a 504."""
-    return not policy.retry_on.isdisjoint(("reset", "5xx", "gateway-error"))
+    return not allowed.isdisjoint(("reset", "5xx", "gateway-error"))
 
 
-def on_status(policy: RetryPolicy, status: int) -> bool:
-    """A response with this status came."""
-    conditions = policy.retry_on
+def on_status(allowed: frozenset[str], codes: frozenset[int], status: int) -> bool:
+    """A response with this status came. `codes`: the policy's retriable_status_codes."""
     if status >= 500:
-        if "5xx" in conditions or (502 <= status <= 504 and "gateway-error" in conditions):
+        if "5xx" in allowed or (502 <= status <= 504 and "gateway-error" in allowed):
             return True
-    elif status == 409 and "retriable-4xx" in conditions:
+    elif status == 409 and "retriable-4xx" in allowed:
         return True
-    return "retriable-status-codes" in conditions and status in policy.retriable_status_codes
+    return status in codes and "retriable-status-codes" in allowed
 
 
-def on_grpc_status(policy: RetryPolicy, status: bytes) -> bool:
+def on_grpc_status(allowed: frozenset[str], status: bytes) -> bool:
     """A gRPC call was answered with this grpc-status, and nothing else."""
-    return _GRPC.get(status) in policy.retry_on
+    return _GRPC.get(status) in allowed
 
 
 def on_stale(method: bytes, reused: bool) -> bool:
@@ -59,12 +65,6 @@ def on_stale(method: bytes, reused: bool) -> bool:
 
     Clients repeat such a request once on a fresh connection when the method allows it (RFC 9112 §9.3.1)."""
     return reused and method in IDEMPOTENT
-
-
-def is_safe(policy: RetryPolicy, method: bytes, key: bytes | None, call: bool) -> bool:
-    """Whether a request that somebody may have acted on may be repeated. `key`: its Idempotency-Key. `call`: it is a
-    gRPC call that was answered with a status, which says itself what may be repeated."""
-    return not policy.safe_only or method in IDEMPOTENT or key is not None or call
 
 
 def back_off(policy: RetryPolicy, retry: int, draw: float) -> float:

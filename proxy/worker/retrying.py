@@ -34,7 +34,7 @@ class Retrying(ExchangeRecord):
     def _retries_unsent(self) -> bool:
         """The request reached nobody. Whether it goes elsewhere."""
         policy = self._policy()
-        if policy is None or not retry.on_unsent(policy):
+        if policy is None or not retry.on_unsent(self._conditions(policy)):
             return False
         # Elsewhere at once; where it failed just now only after a while.
         wait = 0.0 if self._has_elsewhere() else self._back_off(policy)
@@ -43,14 +43,14 @@ class Retrying(ExchangeRecord):
     def _retries_unanswered(self) -> bool:
         """Somebody may have acted on the request, and will not answer. Whether it is sent again."""
         policy = self._policy()
-        if policy is None or not retry.on_no_answer(policy) or not self._is_safe(policy, False):
+        if policy is None or not retry.on_no_answer(self._conditions(policy)):
             return False
         return self._retries_in(policy, self._back_off(policy), True)
 
     def _retries_late(self) -> bool:
         """The time of the try has passed. Whether there is another."""
         policy = self._policy()
-        if policy is None or not retry.on_try_timeout(policy) or not self._is_safe(policy, False):
+        if policy is None or not retry.on_try_timeout(self._conditions(policy)):
             return False
         return self._retries_in(policy, 0.0, True)
 
@@ -64,8 +64,12 @@ class Retrying(ExchangeRecord):
         head = message.head
         # Only a call that is answered with nothing but a status has not begun to be answered.
         status = grpc.status(message) if self.grpc and message.done and not message.body else b""
-        wanted = retry.on_grpc_status(policy, status) if status else retry.on_status(policy, head.status)
-        if not wanted or not self._is_safe(policy, bool(status)):
+        allowed = self._conditions(policy)
+        if status:
+            wanted = retry.on_grpc_status(allowed, status)
+        else:
+            wanted = retry.on_status(allowed, policy.retriable_status_codes, head.status)
+        if not wanted:
             return False
         wait = self._back_off(policy)
         asked = find(message.trailers, b"grpc-retry-pushback-ms") or find(head.headers, b"grpc-retry-pushback-ms")
@@ -96,10 +100,10 @@ class Retrying(ExchangeRecord):
     def _policy(self) -> RetryPolicy | None:
         return self.route.retry if self.route is not None else None
 
-    def _is_safe(self, policy: RetryPolicy, call: bool) -> bool:
-        return not policy.safe_only or retry.is_safe(
-            policy, self.head.method, find(self.head.headers, b"idempotency-key"), call
-        )
+    def _conditions(self, policy: RetryPolicy) -> frozenset[str]:
+        if not policy.safe_on:
+            return policy.retry_on
+        return retry.conditions(policy, self.head.method, find(self.head.headers, b"idempotency-key"))
 
     def _retries_in(self, policy: RetryPolicy, wait: float, charged: bool) -> bool:
         if not self._may_retry_in(policy, wait, charged):

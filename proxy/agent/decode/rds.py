@@ -17,7 +17,7 @@ from proxy.agent.decode.matchers import (
     decode_regex,
 )
 from proxy.agent.decode.reader import Reader, decode, printable
-from proxy.agent.decode.retry import is_safe_only, read_retry_policy
+from proxy.agent.decode.retry import read_retry_on_when_safe, read_retry_policy
 from proxy.agent.decode.upgrades import read_upgrades
 from proxy.config.route import (
     DirectResponse,
@@ -29,25 +29,6 @@ from proxy.config.route import (
     VirtualHost,
     WeightedCluster,
 )
-
-SUPPORTED_RETRY_ON = frozenset({"connect-failure", "refused-stream", "reset", "reset-before-request"})
-"""The retry conditions that proxy.policy decides on."""
-
-# Envoy: x-envoy-retry-on and x-envoy-retry-grpc-on.
-_KNOWN_RETRY_ON = SUPPORTED_RETRY_ON | {
-    "5xx",
-    "gateway-error",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-}
 
 _MAX_BODY = 4096  # RouteConfiguration.max_direct_response_body_size_bytes, Envoy's default
 _MAX_WEIGHT = 2**32 - 1
@@ -93,7 +74,7 @@ def read_route_configuration(reader: Reader) -> RouteConfiguration:
 def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
     """`owners` maps each domain of this route configuration to its virtual host: one domain, one host."""
     name = reader.required("name")
-    safe_only = is_safe_only(reader)
+    reader.opaque("metadata")
     domains: list[str] = []
     for i, given in enumerate(reader.value("domains")):
         domain = given.lower()  # hosts are compared without case
@@ -114,7 +95,7 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
 
 def _route(reader: Reader) -> Route | None:
     name = reader.text("name")
-    reader.opaque("metadata")
+    safe_on = read_retry_on_when_safe(reader)
     inner = reader.child("match")
     if inner is None:
         reader.error("is required", "match")
@@ -123,7 +104,7 @@ def _route(reader: Reader) -> Route | None:
     filters = read_per_filter_config(reader)
     kind = reader.one_of("action", "route", "direct_response")
     if kind == "route" and (action := reader.child("route")):
-        return Route(match, _forward(action, safe_only), name, headers, *filters)
+        return Route(match, _forward(action, safe_on), name, headers, *filters)
     if kind == "direct_response" and (direct := reader.child("direct_response")):
         return Route(match, _direct_response(direct), name, headers, *filters)
     return None
@@ -156,7 +137,7 @@ def _path(reader: Reader) -> tuple[PathSpecifier, str]:
     return "prefix", reader.value("prefix")
 
 
-def _forward(reader: Reader, safe_only: bool = False) -> ForwardAction:
+def _forward(reader: Reader, safe_on: frozenset[str] = frozenset()) -> ForwardAction:
     retry = reader.child("retry_policy")
     timeout = reader.seconds("timeout", 15.0)
     longest = reader.child("max_stream_duration")
@@ -164,7 +145,7 @@ def _forward(reader: Reader, safe_only: bool = False) -> ForwardAction:
     return ForwardAction(
         _clusters(reader),
         timeout if longest is None else 0.0,  # Envoy: whoever sets the one does not mean the other
-        read_retry_policy(retry, safe_only) if retry else None,
+        read_retry_policy(retry, safe_on) if retry else None,
         reader.ascii("prefix_rewrite") or None,
         reader.ascii("host_rewrite_literal") or None,
         upgrades=upgrades,

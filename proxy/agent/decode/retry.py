@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.agent.decode.reader import Reader, join
+from proxy.agent.decode.reader import Context, Reader, join
 from proxy.config.route import RetryPolicy
 
 _SUPPORTED = frozenset({
@@ -16,14 +16,9 @@ _PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 _UINT32 = 2**32 - 1
 
 
-def read_retry_policy(reader: Reader, safe_only: bool = False) -> RetryPolicy:
-    """A RetryPolicy; `safe_only`: see is_safe_only."""
-    words = [word.strip() for word in reader.value("retry_on").split(",") if word.strip()]
-    for word in words:
-        if word not in _KNOWN:
-            reader.error(f"{word!r} is not a retry condition", "retry_on")
-        elif word not in _SUPPORTED:
-            reader.unsupported(f"{word} is not supported, only {', '.join(sorted(_SUPPORTED))}", "retry_on")
+def read_retry_policy(reader: Reader, safe_on: frozenset[str] = frozenset()) -> RetryPolicy:
+    """A RetryPolicy; `safe_on`: see read_retry_on_when_safe."""
+    allowed = _conditions(reader.value("retry_on"), reader.context, join(reader.path, "retry_on"))
     for predicate in reader.children("retry_host_predicate"):
         # Another host is preferred in any case.
         if predicate.value("name") != _PREVIOUS_HOSTS:
@@ -32,14 +27,14 @@ def read_retry_policy(reader: Reader, safe_only: bool = False) -> RetryPolicy:
     reader.value("host_selection_retry_max_attempts")  # a pick that leaves out who was tried needs no attempts
     base, longest = _back_off(reader)
     return RetryPolicy(
-        frozenset(words) & _SUPPORTED,
+        allowed,
         reader.integer("num_retries", 1, 0, _UINT32),
         reader.seconds("per_try_timeout", 0.0),
         frozenset(reader.value("retriable_status_codes")),
         base,
         longest,
         _retry_after(reader),
-        safe_only,
+        safe_on,
     )
 
 
@@ -68,19 +63,29 @@ def _retry_after(reader: Reader) -> float:
     return inner.seconds("max_interval", 300.0, positive=True)
 
 
-def is_safe_only(reader: Reader) -> bool:
-    """A route's filter_metadata["pillion"].retry_safe_only: what somebody may have acted on is repeated only if that
-    changes nothing, by its method or by an Idempotency-Key."""
+def read_retry_on_when_safe(reader: Reader) -> frozenset[str]:
+    """A route's filter_metadata["pillion"].retry_on_when_safe: more conditions, as retry_on has them, for requests that
+    may be repeated without harm: by their method (RFC 9110 §9.2.2), or because they have an Idempotency-Key."""
     metadata = reader.opaque("metadata")
     if "pillion" not in metadata.filter_metadata:
-        return False
-    found = False
+        return frozenset()
+    found: frozenset[str] = frozenset()
     path = join(reader.path, 'metadata.filter_metadata["pillion"]')
     for name, value in metadata.filter_metadata["pillion"].fields.items():
-        if name != "retry_safe_only":
-            reader.context.error(join(path, name), "is not known; retry_safe_only is")
-        elif value.WhichOneof("kind") != "bool_value":
-            reader.context.error(join(path, name), "must be true or false")
+        if name != "retry_on_when_safe":
+            reader.context.error(join(path, name), "is not known; retry_on_when_safe is")
+        elif value.WhichOneof("kind") != "string_value":
+            reader.context.error(join(path, name), "must be a string")
         else:
-            found = value.bool_value
+            found = _conditions(value.string_value, reader.context, join(path, name))
     return found
+
+
+def _conditions(value: str, context: Context, path: str) -> frozenset[str]:
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    for word in words:
+        if word not in _KNOWN:
+            context.error(path, f"{word!r} is not a retry condition")
+        elif word not in _SUPPORTED:
+            context.unsupported(path, f"{word} is not supported, only {', '.join(sorted(_SUPPORTED))}")
+    return frozenset(words) & _SUPPORTED

@@ -75,7 +75,12 @@ def test_names() -> None:
     ]
     (route,) = outbound.virtual_hosts[0].routes
     assert (route.name, route.match.prefix, route.route.cluster) == ("default", "/", "cart")
-    assert (route.route.timeout.seconds, route.route.retry_policy.num_retries.value) == (15, 2)
+    retry = route.route.retry_policy
+    assert (route.route.timeout.seconds, retry.num_retries.value) == (15, 2)
+    # What may have been acted on is repeated only by who can tell that this is safe.
+    assert retry.retry_on == "connect-failure,refused-stream,reset-before-request"
+    assert dict(route.metadata.filter_metadata["pillion"]) == {"retry_on_when_safe": "reset,retriable-status-codes"}
+    assert list(retry.retriable_status_codes) == [503]
 
 
 def test_endpoints_belong_to_the_versions_whose_labels_they_carry() -> None:
