@@ -29,7 +29,7 @@ def _asks_for_connect(exchange: Exchange) -> bool:
 class EndpointStreams:
     """What there is of one endpoint. `free`: connections with room, the fullest use first; `all`: every one.
 
-    `first`: how many streams a new one gets before it says itself how many it takes: what another said, or the usual."""
+    `first`: how many streams a new one gets before it says how many it takes: what another said, or the usual."""
 
     __slots__ = ("all", "connecting", "first", "free", "waiters")
 
