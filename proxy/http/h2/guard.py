@@ -83,8 +83,9 @@ class Guard:
         self.control(now, 1 + count)
 
     def empty(self, end: bool) -> None:
-        """A frame of a message without any of it, and not its end."""
+        """A frame of a message without any of it. One that ends a message costs the peer a stream, and is no flood."""
         if end:
+            self.empties = 0
             return
         self.empties += 1
         if self.empties > self._max_empties:
