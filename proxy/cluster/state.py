@@ -13,6 +13,7 @@ from proxy.config.model import Address
 from proxy.policy import outlier
 from proxy.policy.balance import Picker, Points, build
 from proxy.policy.balance.latency import Latency
+from proxy.policy.budget import Budget
 from proxy.telemetry.counters import Counters
 
 
