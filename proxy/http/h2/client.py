@@ -133,6 +133,8 @@ class ClientConnection(Connection):
                 head.status = 101
             return message
         length = head.length
+        if stream.method == b"HEAD" or head.status in (204, 304):
+            stream.left = 0  # whatever content-length says
         if stream.method == b"HEAD" or head.status == 304:
             return message
         if head.status == 204 and length > 0:
