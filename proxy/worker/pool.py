@@ -85,7 +85,7 @@ class Pool:
                 chosen = connection.transport.get_extra_info("ssl_object").selected_alpn_protocol()
                 if chosen != "h2":
                     raise PeerError("alpn", f"does not speak HTTP/2: ALPN chose {chosen or 'nothing'}")
-            if connection.transport.is_closing():
+            if connection.transport.is_closing() or connection.closed or connection.client.going_away:
                 raise ConnectionError("closed as soon as it was open")
         except asyncio.CancelledError:
             raise

@@ -122,7 +122,8 @@ class StreamPool:
         streams.connecting -= 1
         if not streams.waiters:
             self._pool.outliers.failed(cluster, endpoint, 503)  # who waited has given up, and told nobody
-        for _ in range(self._capacity(cluster, streams)):
+        # Those who try again wait anew, behind them.
+        for _ in range(min(self._capacity(cluster, streams), len(streams.waiters))):
             waiter = self._next_waiter(streams, cluster)
             if waiter is None:
                 break

@@ -71,13 +71,14 @@ class ServerStream(Client):
         """More of the request came, or its end, or that of the stream."""
         exchange, stream = self.exchange, self._stream
         if exchange is None or exchange.ended:
+            self._connection.over(self._connection.server.now)
             return
         if stream.reset != OPEN:
             if stream.broken:
                 exchange.on_request_broken(stream.broken)
             if not exchange.ended:
                 exchange.on_downstream_lost()
-        elif exchange.head.length or exchange.tunnel:
+        elif exchange.tunnel or not exchange.head.upgrade:
             self._moved = self._connection.server.now
             exchange.on_request_more()
 
@@ -155,10 +156,10 @@ class ServerStream(Client):
 
     def finished(self, keep: bool, now: float) -> None:
         self.exchange = None
-        stream, connection = self._stream, self._connection
+        stream, connection, message = self._stream, self._connection, self._stream.message
         self.deadline = 0.0
-        if not keep and stream.reset == OPEN:
-            # The answer is whole and the rest of the request is not wanted (RFC 9113 §8.1).
+        if stream.reset == OPEN and not (keep and message is not None and message.done):
+            # The answer is whole; the rest of the request, or of a tunnel that is none, is not wanted (RFC 9113 §8.1).
             if stream.choked:
                 self._reset_behind = True
                 connection.server.hold(stream)

@@ -98,7 +98,7 @@ class Http2Upstream(Link):
         if not self.usable:
             return
         limit = self.cluster.max_requests_per_connection
-        if self.client.going_away or (limit and self._requests >= limit) or self.endpoint.removed:
+        if self.ending or self.client.going_away or (limit and self._requests >= limit) or self.endpoint.removed:
             self.retire()
         if self.closed:
             return

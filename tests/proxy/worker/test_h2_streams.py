@@ -1,0 +1,112 @@
+"""Streams of a real worker at the edges of their lives: what ends late, early, or not as usual."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.config.http2 import Http2Options
+from proxy.config.route import RetryPolicy
+from tests.conformance.h2 import frames
+from tests.conformance.h2.frames import END_HEADERS, END_STREAM, block, data, headers, request, rst_stream
+from tests.conformance.h2.peer import Client, Peer, Server, open_socket
+from tests.support.worker import Worker, free_port, snapshot, upstream, worker
+
+
+@dataclass
+class Scene:
+    """A worker whose clients and upstream (HTTP/2) a test plays."""
+
+    worker: Worker
+    listening: socket.socket
+    peers: list[Peer] = field(default_factory=list)
+
+    def client(self, *pairs: tuple[int, int]) -> Client:
+        """A new connection to the worker."""
+        client = Client(open_socket(self.worker.port), *pairs)
+        self.peers.append(client)
+        return client
+
+    def accept(self, first: bytes | None = None) -> Server:
+        """The worker's next connection to its upstream; `first` is what we say first."""
+        server = Server(self.listening.accept()[0], first)
+        self.peers.append(server)
+        return server
+
+
+@contextlib.asynccontextmanager
+async def scene(cluster: dict[str, Any] | None = None, port: int = 0, **given: Any) -> AsyncIterator[Scene]:
+    """A worker in front of `port`, or else of the scene's own upstream; the rest is the snapshot's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(3)
+        async with worker() as process:
+            found = Scene(process, listening)
+            at = port or listening.getsockname()[1]
+            assert (
+                await process.apply(
+                    snapshot(process.port, at, cluster={"protocol": "HTTP2", **(cluster or {})}, **given)
+                )
+                is None
+            )
+            try:
+                yield found
+            finally:
+                for peer in found.peers:
+                    peer.close()
+
+
+async def test_the_end_of_a_request_with_content_length_0_comes_later() -> None:
+    async with scene() as stage:
+        client = stage.client()
+        client.send(headers(1, request(b"POST", b"/", (b"content-length", b"0")), END_HEADERS))
+        server = stage.accept()
+        server.request()
+        client.sync()
+        client.send(data(1, b"", END_STREAM))
+        server.expect(frames.DATA, 1, END_STREAM)
+        server.respond(1, b"ok")
+        assert client.answer(1).body == b"ok"
+
+
+async def test_a_connection_is_idle_when_its_streams_have_ended_however_they_did() -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000)
+
+    http = {"idle_timeout": 0.5, "http2": Http2Options(allow_connect=True)}
+    async with upstream(app) as port, scene({"protocol": "HTTP1"}, port, http=http) as stage:
+        refused, full = stage.client(), stage.client((frames.INITIAL_WINDOW_SIZE, 10))
+        refused.send(headers(1, block((b":method", b"CONNECT"), (b":authority", b"a:80")), END_HEADERS))
+        full.send(headers(1, request()))
+        await asyncio.to_thread(full.expect, frames.DATA, 1)
+        await asyncio.sleep(0.7)  # longer than the idle timeout: what is to come of the stream is not looked at then
+        full.send(rst_stream(1))
+        assert refused.answer(1).status == 404
+        assert refused.error() == full.error() == frames.NO_ERROR
+
+
+async def test_an_upstream_connection_that_is_too_old_closes_with_its_last_stream() -> None:
+    async with scene({"max_connection_duration": 0.2}) as stage:
+        client = stage.client()
+        client.send(headers(1, request()))
+        server = stage.accept()
+        server.request()
+        time.sleep(0.4)
+        server.respond(1, b"ok")
+        assert client.answer(1).body == b"ok"
+        assert server.error() == frames.NO_ERROR
+
+
+async def test_each_retry_is_a_connection_of_its_own() -> None:
+    retry = RetryPolicy(frozenset(("connect-failure",)), 3)
+    async with scene(port=free_port(), action={"retry": retry}) as stage:
+        client = stage.client()
+        client.send(headers(1, request()))
+        assert client.answer(1).status == 503
+        assert await stage.worker.count("upstream_cx_connect_fail_total") == 4
