@@ -227,7 +227,7 @@ class Connection(Receiver):
             raise ConnectionFailed(PROTOCOL_ERROR, "RST_STREAM on an idle stream (RFC 9113 §6.4)")
         stream = self.streams.get(number)
         if stream is None:
-            self._guard.control(self.now)
+            self._guard.late_reset()
             return
         self._forget(stream)
         stream.reset = _number(payload, 0)

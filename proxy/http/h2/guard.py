@@ -25,6 +25,7 @@ class Guard:
     __slots__ = (
         "_controls",
         "_data_frames",
+        "_late_resets",
         "_max_controls",
         "_max_empties",
         "_max_priorities",
@@ -49,6 +50,7 @@ class Guard:
         self._max_resets = max(_MIN_RESETS, options.max_concurrent_streams)
         self._controls = 0
         self._data_frames = 0
+        self._late_resets = 0
         self._since = 0.0
         self._resets = 0
         self._resets_since = 0.0
@@ -110,6 +112,13 @@ class Guard:
         self._updates += 1
         if self._updates > 5 + 2 * (self.opened + self._updates_per_data * data_frames):
             raise ConnectionFailed(ENHANCE_YOUR_CALM, "too many WINDOW_UPDATE frames")
+
+    def late_reset(self) -> None:
+        """RST_STREAM on a stream that is closed: gRPC's clients reset every call that is answered before they have said
+        all, however many there are; each once."""
+        self._late_resets += 1
+        if self._late_resets > _MIN_RESETS + self.opened:
+            raise ConnectionFailed(ENHANCE_YOUR_CALM, "more RST_STREAM frames than streams")
 
     def open(self) -> None:
         """A stream was opened."""

@@ -110,3 +110,22 @@ async def test_each_retry_is_a_connection_of_its_own() -> None:
         client.send(headers(1, request()))
         assert client.answer(1).status == 503
         assert await stage.worker.count("upstream_cx_connect_fail_total") == 4
+
+
+async def test_calls_that_are_answered_early_and_reset_by_their_clients_are_no_flood() -> None:
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    def play(client: Client) -> None:
+        for first in range(1, 2 * 1500, 2 * 50):
+            numbers = range(first, first + 2 * 50, 2)
+            client.send(*(headers(number, request(b"POST"), END_HEADERS) for number in numbers))
+            for number in numbers:
+                assert client.answer(number).status == 200
+            client.send(*(rst_stream(number) for number in numbers))
+        client.sync()
+        assert not client.goaways
+
+    async with upstream(app) as port, scene({"protocol": "HTTP1"}, port) as stage:
+        await asyncio.to_thread(play, stage.client())
