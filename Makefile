@@ -35,9 +35,9 @@ check: $(STAMP) ## ruff format, ruff, mypy --strict, import-linter, pytest
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 	@echo "the request path once more, interpreted"
-	PILLION_INTERPRETED=1 $(BIN)/python -m pytest -q tests/proxy/worker
+	PILLION_INTERPRETED=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests/proxy/worker
 
 fmt: $(STAMP) ## Format and fix
 	$(BIN)/ruff format $(SOURCES)
