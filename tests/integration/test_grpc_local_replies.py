@@ -65,7 +65,7 @@ class Mesh:
 
 def extras(dead: int, app: int) -> dict[str, Any]:
     """What fails at the first sidecar, each under an authority of its own."""
-    unhealthy = grpc_mesh.cluster("unhealthy")
+    unhealthy = grpc_mesh.cluster("unhealthy", common_lb_config={"healthy_panic_threshold": {"value": 0}})
     endpoint = {"endpoint": {"address": address(app)}, "health_status": "UNHEALTHY"}
     unhealthy["load_assignment"]["endpoints"] = [{"lb_endpoints": [endpoint]}]
     limits = {"thresholds": [{"max_requests": 1, "max_retries": 0}]}

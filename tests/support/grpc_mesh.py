@@ -165,7 +165,7 @@ def start(
 
 
 def _for_envoy(values: dict[str, Any]) -> None:
-    """What Envoy does only when told so, and Pillion always: trailers of HTTP/1.1, no panic, retries go elsewhere."""
+    """What Envoy does only when told so, and Pillion always: trailers of HTTP/1.1, retries that go elsewhere."""
     elsewhere = {
         "name": "envoy.retry_host_predicates.previous_hosts",
         "typed_config": {"@type": f"{TYPES}retry.host.previous_hosts.v3.PreviousHostsPredicate"},
@@ -181,7 +181,6 @@ def _for_envoy(values: dict[str, Any]) -> None:
         explicit = one["typed_extension_protocol_options"][OPTIONS]["explicit_http_config"]
         if "http_protocol_options" in explicit:
             explicit.update(trailers)
-        one["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
 
 
 @dataclass(frozen=True)
