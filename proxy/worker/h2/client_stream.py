@@ -11,6 +11,7 @@ from proxy.http.h2.stream import OPEN, Stream
 from proxy.http.headers import Headers
 from proxy.http.heads import NO_UPGRADE, RequestHead, ResponseMessage
 from proxy.worker.carrier import Carrier
+from proxy.worker.h2.nobody import NOBODY
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
@@ -88,7 +89,7 @@ class ClientStream(Carrier):
         self.exchange = None
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.owner = _NOBODY
+            stream.owner = NOBODY
             connection = self._connection
             if stream.reset == OPEN and stream.id in connection.client.streams:
                 connection.client.reset(stream, code)
@@ -125,7 +126,7 @@ class ClientStream(Carrier):
 
     def _on_reset(self, stream: Stream) -> None:
         exchange, self.exchange, self._stream = self.exchange, None, None
-        stream.owner = _NOBODY
+        stream.owner = NOBODY
         connection = self._connection
         connection.over()
         assert exchange is not None
@@ -155,21 +156,3 @@ class ClientStream(Carrier):
             exchange.on_connect_failure(text)
         else:
             exchange.on_upstream_lost(reused, stream.message is not None, text)
-
-
-class _Nobody:
-    """Owns streams whose exchange has left."""
-
-    __slots__ = ()
-
-    def on_stream(self) -> None:
-        """Nobody cares."""
-
-    def on_drained(self) -> None:
-        """Nobody cares."""
-
-    def on_lost(self, reused: bool, text: str, unsent: bool) -> None:
-        """Nobody cares."""
-
-
-_NOBODY = _Nobody()

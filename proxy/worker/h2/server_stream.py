@@ -14,6 +14,7 @@ from proxy.http.headers import Headers
 from proxy.http.heads import CONNECT, NONE_SENSITIVE, ResponseHead
 from proxy.worker.client import Client
 from proxy.worker.exchange import Exchange
+from proxy.worker.h2.nobody import NOBODY
 
 if TYPE_CHECKING:
     from proxy.worker.h2.downstream import Http2Downstream
@@ -85,6 +86,8 @@ class ServerStream(Client):
     def on_drained(self) -> None:
         """All of the answer that there was is written."""
         self._moved = monotonic()
+        if self.exchange is None:
+            self._stream.owner = NOBODY
         if self._reset_behind:
             self._connection.server.reset(self._stream, frames.NO_ERROR)
             self._connection.flush_soon()
@@ -166,7 +169,9 @@ class ServerStream(Client):
             else:
                 connection.server.reset(stream, frames.NO_ERROR)
                 connection.flush_soon()
-        if stream.choked and stream.reset == OPEN:
+        if stream.id not in connection.server.streams:
+            stream.owner = NOBODY
+        elif stream.choked:
             self._await_flush(now)
         connection.over(now)
 
