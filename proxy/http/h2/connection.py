@@ -291,6 +291,7 @@ class Connection(Receiver):
         elif name == frames.INITIAL_WINDOW_SIZE:
             if value > MAX_WINDOW:
                 raise ConnectionFailed(FLOW_CONTROL_ERROR, "a window above 2^31-1 (RFC 9113 §6.5.2)")
+            self._guard.resize(self.now, len(self.streams))
             self._resize(value - self.peer_window)
             self.peer_window = value
         elif name == frames.MAX_FRAME_SIZE:

@@ -17,6 +17,8 @@ _MIN_RESETS: Final = 100
 _MAX_SETTINGS: Final = 64
 """Settings in one frame: there are eight, and a few that are there to be ignored."""
 _MAX_CONTINUATIONS: Final = 64
+_RESIZED: Final = 32
+"""Windows that are changed at the cost of one control frame."""
 
 
 class Guard:
@@ -83,6 +85,10 @@ class Guard:
         if count > _MAX_SETTINGS:
             raise ConnectionFailed(ENHANCE_YOUR_CALM, f"more than {_MAX_SETTINGS} settings in a frame")
         self.control(now, 1 + count)
+
+    def resize(self, now: float, streams: int) -> None:
+        """A setting that changes the window of so many streams, one by one."""
+        self.control(now, streams // _RESIZED)
 
     def empty(self, end: bool) -> None:
         """A frame of a message without any of it. One that ends a message costs the peer a stream, and is no flood."""
