@@ -46,6 +46,8 @@ class ClientStream(Carrier):
         self.sent_all = done
         connection = self._connection
         codec = connection.client
+        if b"," in head.upgrade:  # HTTP/2 can ask for one protocol, HTTP/1.1 names the best first (RFC 9110 §7.8)
+            head.upgrade = head.upgrade.partition(b",")[0]
         self._stream = stream = codec.open(head.method, head.upgrade, monotonic())
         stream.owner = self
         scheme = head.forwarded_proto or exchange.downstream.scheme

@@ -129,3 +129,14 @@ async def test_calls_that_are_answered_early_and_reset_by_their_clients_are_no_f
 
     async with upstream(app) as port, scene({"protocol": "HTTP1"}, port) as stage:
         await asyncio.to_thread(play, stage.client())
+
+
+async def test_one_of_the_protocols_that_a_client_asks_for_goes_over_http2() -> None:
+    async with scene(action={"upgrades": (("websocket", True), ("chat", True))}) as stage:
+        with open_socket(stage.worker.port) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: chat, websocket\r\n\r\n")
+            server = stage.accept(frames.settings((frames.ENABLE_CONNECT_PROTOCOL, 1)))
+            server.request()
+            assert server.streams[1].get(b":protocol") == b"chat"
+            server.send(headers(1, frames.response(b"200"), END_HEADERS))
+            assert client.recv(1000).startswith(b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: chat\r\n")
