@@ -122,14 +122,20 @@ class Link(Timed):
     def _serve(self) -> None:
         codec = self.codec
         ready, codec.ready = codec.ready, []
+        failure: Exception | None = None
         for stream in ready:
             stream.queued = False
             owner = stream.owner
-            if owner is None:
-                self._accept(stream)
-            else:
-                owner.on_stream()
+            try:
+                if owner is None:
+                    self._accept(stream)
+                else:
+                    owner.on_stream()
+            except Exception as error:  # a bug; the others' answers may be whole, and nobody would tell them again
+                failure = error
             codec.give_back(stream)
+        if failure is not None:
+            raise failure
 
     def _resume(self) -> None:
         """Streams whose data is all written now."""
