@@ -96,6 +96,12 @@ class Receiver(Sender):
         """Whether a frame other than DATA, or a field block, has begun and is not complete."""
         return self._block_stream != 0 or len(self._partial) > 0
 
+    @property
+    def crowded(self) -> bool:
+        """Whether streams that are held have so much of the connection's window that the others may soon stand still,
+        too."""
+        return 2 * self._stuck >= self._options.initial_connection_window_size
+
     # ---- the way in
 
     def receive(self, data: bytes, now: float) -> None:

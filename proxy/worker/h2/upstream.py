@@ -79,7 +79,8 @@ class Http2Upstream(Link):
     @property
     def room(self) -> int:
         """How many requests may begin on it now."""
-        if self.ending or self.transport is None or self.transport.is_closing():
+        # Clients that do not read must not hold up those of others who come later.
+        if self.ending or self.transport is None or self.transport.is_closing() or self.client.crowded:
             return 0
         limit = self.cluster.max_requests_per_connection
         room = self.client.room

@@ -140,3 +140,25 @@ async def test_one_of_the_protocols_that_a_client_asks_for_goes_over_http2() -> 
             assert server.streams[1].get(b":protocol") == b"chat"
             server.send(headers(1, frames.response(b"200"), END_HEADERS))
             assert client.recv(1000).startswith(b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: chat\r\n")
+
+
+async def test_requests_keep_away_from_a_connection_whose_window_is_full_of_what_nobody_reads() -> None:
+    options = Http2Options(initial_stream_window_size=65_536, initial_connection_window_size=131_072)
+    async with scene({"http2": options}) as stage:
+        deaf = stage.client((frames.INITIAL_WINDOW_SIZE, 0))
+        deaf.send(headers(1, request()), headers(3, request()))
+        server = stage.accept()
+        for number in (server.request(), server.request()):
+            server.send(headers(number, frames.response(), END_HEADERS), data(number, b"x" * 16_384))
+            server.sync()
+            server.send(*[data(number, b"x" * 16_384)] * 3)
+        server.sync()
+        other = stage.client()
+        other.send(headers(1, request()))
+        second = stage.accept()
+        second.request()
+        second.respond(1, b"ok")
+        assert other.answer(1).body == b"ok"
+        deaf.close()
+        server.expect(frames.RST_STREAM, 1)
+        server.expect(frames.RST_STREAM, 3)
