@@ -12,7 +12,7 @@ from tests.fuzz import driven
 from tests.fuzz.fuzzing import check, make
 from tests.fuzz.mutate import Maker
 
-COUNT = 1500
+COUNT = 1000
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -230,7 +230,7 @@ def running(directory: Path) -> Iterator[Stage]:
         process = work.tree.start("sidecar", command)
 
         def ready() -> bool:
-            process.find("")  # raises when it has ended
+            assert process.returncode is None, process.tail()
             try:
                 return request(stage.admin, "/ready").status == 200
             except OSError:

@@ -178,7 +178,7 @@ async def target(options: Http2Options = OPTIONS, **http: Any) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def neighbour(one: Worker, longest: float = 1.0) -> AsyncIterator[None]:
+async def neighbour(one: Worker, longest: float = 3.0) -> AsyncIterator[None]:
     """Somebody on other connections meanwhile: each request is answered within `longest` seconds."""
     times: list[float] = []
 
@@ -266,14 +266,14 @@ async def test_an_hpack_bomb() -> None:
     """An entry as large as the table, and references to it: megabytes for a few octets each, on many streams."""
     name = b"x-" + b"b" * 2000
     first = headers(1, request() + literal(name, b"v" * 2000, 0x40) + indexed(62) * 10_000)
-    later = [headers(stream, request() + indexed(62) * 15_000) for stream in range(3, 201, 2)]
+    later = [headers(stream, request() + indexed(62) * 15_000) for stream in range(3, 81, 2)]
     async with target() as (one, _app, cost), neighbour(one):
         async with attacker(one) as it:
             await it.flood([settings((MAX_CONCURRENT_STREAMS, 0)), first, *later])
             await it.send(ping(b"the end!"))
             await until(lambda: it.closed or any(one.payload == b"the end!" for one in it.got(PING)), 10, "an answer")
             answered = {one.stream for one in it.frames if one.kind in (frames.HEADERS, RST_STREAM)}
-            assert it.closed or len(answered) == 100
+            assert it.closed or len(answered) == 40
             assert it.code in (None, ENHANCE_YOUR_CALM)
         grown, seconds = cost.look()
         assert grown < MEMORY
@@ -411,6 +411,14 @@ async def test_streams_opened_and_left() -> None:
         assert cost.look()[0] < MEMORY
 
 
+async def test_a_head_that_does_not_end() -> None:
+    """A block that waits for its CONTINUATION has as long as a head may take."""
+    async with target(request_headers_timeout=0.3) as (one, _, _), attacker(one) as it:
+        await it.send(headers(1, BLOCK[:20], END_STREAM))
+        await until(lambda: it.closed, 3, "an end")
+        assert it.got(GOAWAY)
+
+
 async def test_uploads_that_go_nowhere() -> None:
     """Bodies to an app that does not read are held up to their windows, and the client is not asked for more."""
     async with target() as (one, _, cost), neighbour(one):
@@ -432,7 +440,7 @@ async def test_octets_one_by_one() -> None:
     async with target() as (one, _, cost), neighbour(one):
         async with attacker(one) as it:
             await it.send(headers(1, POST, END_HEADERS))
-            await it.flood(itertools.repeat(data(1, b"u") * 500, 400))
+            await it.flood(itertools.repeat(data(1, b"u") * 500, 200))
             await it.send(ping(b"the end!"))
             await until(lambda: it.closed or bool(it.got(PING)), 10, "an answer")
         grown, seconds = cost.look()
@@ -484,9 +492,9 @@ async def test_a_hundred_streams_then_cancel_again_and_again_as_a_good_client_ma
 async def test_a_body_of_a_good_client_is_no_flood() -> None:
     """Thousands of DATA frames, WINDOW_UPDATE for each that comes back, PING now and then."""
     async with target() as (one, _, _), attacker(one, (INITIAL_WINDOW_SIZE, 65_535)) as it:
-        await it.send(headers(1, request(b"GET", b"/bytes/8388608")))
+        await it.send(headers(1, request(b"GET", b"/bytes/4194304")))
         counted = total = 0
-        while total < 8_388_608:
+        while total < 4_194_304:
             await until(lambda: it.closed or len(it.frames) > counted, 5, "more")  # noqa: B023
             assert not it.closed
             fresh = [one for one in it.frames[counted:] if one.kind == frames.DATA]
