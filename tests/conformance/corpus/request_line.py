@@ -134,7 +134,7 @@ CASES = [
         "no port": b"app", "no host": b":443", "a URL": b"http://app:443/", "port and path": b"app:443/",
     }),
     # ---- other protocols
-    bad("HTTP/2 preface", "9113 §3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", says=b"HTTP/2"),
+    bad("almost an HTTP/2 preface", "9113 §3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r", says=b"HTTP/2"),
     bad("TLS hello", "8446 §5.1", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32), says=b"TLS"),
     bad("SSH banner", "9112 §3", b"SSH-2.0-OpenSSH_9.2\r\n"),
     bad("SMTP", "9112 §3", b"EHLO example\r\nMAIL FROM:<a@b>\r\n"),
