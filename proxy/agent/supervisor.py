@@ -10,7 +10,7 @@ from proxy.agent.sockets import ListeningSockets
 from proxy.agent.worker_process import ANSWER_TIMEOUT, COMMAND, Target, WorkerProcess, describe
 from proxy.config.listener import Listener
 from proxy.config.snapshot import Snapshot
-from proxy.worker.channel import Applied, Flush, LogLevel, Stats
+from proxy.worker.channel import Applied, Flush, LogLevel, Stats, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +192,7 @@ class Supervisor:
         self._workers.append(worker)
         logger.debug("worker started pid=%d", worker.pid)
         worker.send(LogLevel(self._log_level))
+        worker.send(Workers(self._count))
         if self._target is not None:
             worker.want(self._target)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from proxy.config.fault import Fault
 from proxy.config.filters import CorsPolicy
 from proxy.config.model import StringMatcher
+from proxy.config.rate_limit import LocalRateLimit, RateLimit
 
 PathSpecifier = Literal["prefix", "path", "safe_regex", "path_separated_prefix", "connect_matcher"]
 
@@ -139,6 +140,9 @@ class ForwardAction:
     grpc_timeout_header_offset: float = 0.0
     # For clusters of ring hash and Maglev: what of the request decides where it goes.
     hash_policy: tuple[HashPolicy, ...] = ()
+    # How requests are told apart by rate limits, in place of what the virtual host says of that or besides it.
+    rate_limits: tuple[RateLimit, ...] = ()
+    include_vh_rate_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,8 @@ class DirectResponse:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, whether gRPC-Web is switched off, and `fault`."""
+    """envoy.config.route.v3.Route. Of typed_per_filter_config: `cors`, whether gRPC-Web is switched off, `fault` and
+    `local_rate_limit`."""
 
     match: RouteMatch
     action: ForwardAction | DirectResponse
@@ -160,6 +165,7 @@ class Route:
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
     fault: Fault | None = None
+    local_rate_limit: LocalRateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,9 @@ class VirtualHost:
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
     fault: Fault | None = None
+    local_rate_limit: LocalRateLimit | None = None
+    # How requests are told apart by rate limits; ForwardAction has the route's own.
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,7 @@ class RouteConfiguration:
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
     fault: Fault | None = None
+    local_rate_limit: LocalRateLimit | None = None
 
     def clusters(self) -> frozenset[str]:
         """The names of every cluster that a route refers to."""

@@ -14,14 +14,17 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.config import filters as config
+from proxy.config.rate_limit import LOCAL_RATE_LIMIT
 from proxy.filters.cors import CorsFilter
 from proxy.filters.grpc_web import GrpcWebFilter
-from proxy.filters.interface import Chain, Filter, FilterError, Reply, Transform
+from proxy.filters.interface import Chain, Filter, FilterError, Reply, Setting, Transform
+from proxy.filters.local_rate_limit import LocalRateLimitFilter
 
 FILTERS: Final[Mapping[str, Callable[[object], Filter]]] = {
     config.CORS: CorsFilter,
     config.GRPC_WEB: GrpcWebFilter,
+    LOCAL_RATE_LIMIT: LocalRateLimitFilter,
 }
 """type_url → constructor from the decoded config. The router is not a filter here: it is the worker's exchange."""
 
-__all__ = ["FILTERS", "Chain", "Filter", "FilterError", "Reply", "Transform"]
+__all__ = ["FILTERS", "Chain", "Filter", "FilterError", "Reply", "Setting", "Transform"]

@@ -16,6 +16,7 @@ from proxy.http.headers import Headers, find
 from proxy.http.heads import RequestHead, ResponseHead
 from proxy.routing import matchers
 from proxy.routing.table import CompiledRoute
+from proxy.telemetry.record import Record
 
 ALLOW_CREDENTIALS: Final = b"access-control-allow-credentials"
 ALLOW_HEADERS: Final = b"access-control-allow-headers"
@@ -112,7 +113,9 @@ class CorsFilter(Filter):
         # By route, which is one object for as long as this filter lives: both are of one snapshot.
         self._policies: dict[CompiledRoute[Any], Policy] = {}
 
-    def on_request(self, head: RequestHead, peer: str, route: CompiledRoute[Any] | None) -> Reply | Transform | None:
+    def on_request(
+        self, head: RequestHead, record: Record, route: CompiledRoute[Any] | None
+    ) -> Reply | Transform | None:
         config = route.cors if route is not None and route.forward is not None else None
         if route is None or config is None or not config.enabled:
             return None

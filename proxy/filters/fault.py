@@ -56,10 +56,7 @@ class FaultPolicy:
             return False
         if self._nodes and head.find(NODE) not in self._nodes:
             return False
-        for matches in self._headers:
-            if not matches(head):
-                return False
-        return True
+        return all(matches(head) for matches in self._headers)
 
     def delay(self, head: RequestHead, draw: Callable[[], float]) -> float:
         """Seconds to wait; 0 for not at all. `draw()` is uniform in [0, 1)."""

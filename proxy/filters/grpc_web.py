@@ -17,6 +17,7 @@ from proxy.http import grpc
 from proxy.http.headers import Headers, find, tokens
 from proxy.http.heads import CHUNKED, RequestHead, ResponseHead
 from proxy.routing.table import CompiledRoute
+from proxy.telemetry.record import Record
 
 TRAILERS: Final = b"\x80"
 """The flag of the frame that holds the trailers, where a message's frame has 0 or 1."""
@@ -37,7 +38,9 @@ class GrpcWebFilter(Filter):
     def __init__(self, config: object) -> None:
         pass
 
-    def on_request(self, head: RequestHead, peer: str, route: CompiledRoute[Any] | None) -> Reply | Transform | None:
+    def on_request(
+        self, head: RequestHead, record: Record, route: CompiledRoute[Any] | None
+    ) -> Reply | Transform | None:
         content_type = find(head.headers, b"content-type")
         if content_type is None or head.upgrade or (route is not None and route.grpc_web_disabled):
             return None

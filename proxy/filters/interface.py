@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from proxy.config.route import RouteConfiguration
 from proxy.errors import ErrorKind
 from proxy.http.headers import Headers
 from proxy.http.heads import RequestHead, ResponseHead
 from proxy.routing.table import CompiledRoute
+from proxy.telemetry.counters import Counters
+from proxy.telemetry.record import Record
 
 
 class Reply:
@@ -51,15 +54,33 @@ class Transform:
         return chunks
 
 
+class Setting:
+    """Where a filter works: the routes of its listener, the counters of its process, and how many processes (`workers`)
+    share the listener's requests."""
+
+    __slots__ = ("counters", "routes", "workers")
+
+    def __init__(self, routes: RouteConfiguration, counters: Counters, workers: int) -> None:
+        self.routes: Final = routes
+        self.counters: Final = counters
+        self.workers: Final = workers
+
+
 class Filter:
     """One filter of one listener, made from its config once per snapshot."""
 
     __slots__ = ()
 
-    def on_request(self, head: RequestHead, peer: str, route: CompiledRoute[Any] | None) -> Reply | Transform | None:
+    def begin(self, setting: Setting, before: Filter | None) -> None:
+        """Called once, before any request. `before`: this filter in the listener's last configuration, of which it may
+        take over what is to outlive that."""
+
+    def on_request(
+        self, head: RequestHead, record: Record, route: CompiledRoute[Any] | None
+    ) -> Reply | Transform | None:
         """Pass (None), change or answer a request; a Transform sees the rest of it and its response.
 
-        `peer` is the client's verified URI SAN, or empty; `route` is None when no route matches."""
+        `record` tells who asks; `route` is None when no route matches."""
         raise NotImplementedError
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from proxy.config.filters import CorsPolicy
+from proxy.config.rate_limit import nearest
 from proxy.config.route import (
     DirectResponse,
     ForwardAction,
@@ -49,8 +50,8 @@ class Defaults:
 class CompiledRoute(Generic[Target]):
     """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
 
-    `cors` is what it, its virtual host and its route configuration say together, `fault` what the nearest of them
-    says; `grpc_timeout_header_max` and `grpc_timeout_header_offset` are ForwardAction's."""
+    `cors` is what it, its virtual host and its route configuration say together, `fault` and `local_rate_limit`
+    what the nearest of them says; `grpc_timeout_header_max` and `grpc_timeout_header_offset` are ForwardAction's."""
 
     __slots__ = (
         "action",
@@ -63,8 +64,10 @@ class CompiledRoute(Generic[Target]):
         "grpc_timeout_header_offset",
         "grpc_web_disabled",
         "hash_policy",
+        "host_rate_limits",
         "host_rewrite",
         "idle_timeout",
+        "local_rate_limit",
         "matches",
         "max_stream_duration",
         "name",
@@ -111,6 +114,8 @@ class CompiledRoute(Generic[Target]):
             if policy is not None:
                 self.cors = policy.over(self.cors)
         self.fault = config.fault or host.fault or configuration.fault
+        self.local_rate_limit = nearest(config, host, configuration)
+        self.host_rate_limits = host.rate_limits
         self.grpc_web_disabled = config.grpc_web_disabled or host.grpc_web_disabled or configuration.grpc_web_disabled
         levels = (config.headers, host.headers, configuration.headers)
         if configuration.most_specific_header_mutations_wins:

@@ -64,6 +64,13 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """So many workers, this one among them, share the listeners' requests. Sent before the first Update."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class LogLevel:
     """Change the level of the worker's log (a name of the logging module, lower case)."""
 
@@ -93,7 +100,7 @@ class Stats:
     histograms: tuple[tuple[MetricKey, tuple[int, ...], float], ...]
 
 
-Message = Listen | Key | Update | Flush | Drain | LogLevel | Applied | Stats
+Message = Listen | Key | Update | Flush | Drain | LogLevel | Workers | Applied | Stats
 
 
 def encode(message: Message) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.filters import Chain, FilterError, Reply, Transform
-from proxy.http.headers import Headers
+from proxy.http.headers import Headers, find
 from proxy.http.heads import RequestMessage, ResponseHead
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ class Filtering:
 def admit_filtered(exchange: Exchange) -> bool:
     """Show a request to the listener's filters. False: it is answered."""
     head, source, route = exchange.head, exchange.message, exchange.route
-    peer = exchange.downstream.peer_uri
     transforms: list[Transform] = []
     for http_filter in exchange.state.filters:
-        found = http_filter.on_request(head, peer, route)
+        found = http_filter.on_request(head, exchange, route)
         if isinstance(found, Transform):
             transforms.append(found)
         elif found is not None:
@@ -77,6 +76,7 @@ def _use(exchange: Exchange, transforms: list[Transform], source: RequestMessage
 
 def _answer(exchange: Exchange, reply: Reply) -> None:
     exchange.flags, exchange.details = reply.flag, reply.details
+    exchange.grpc_status = find(reply.headers, b"grpc-status") or b""
     exchange._respond_whole(ResponseHead(reply.status, b"", reply.headers), reply.body)
 
 

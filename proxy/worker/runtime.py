@@ -71,6 +71,7 @@ class Worker:
         self._slots: dict[str, ListenerSlot | TcpSlot] = {}
         self._retired: list[ListenerSlot | TcpSlot] = []  # out of the configuration, and not done yet
         self._contexts: dict[object, tls.Context] = {}
+        self._workers = 1
         self._frozen = False
         self._drain_until = 0.0
         self._reported: tuple[tuple[channel.MetricKey, float], ...] = ()
@@ -97,6 +98,8 @@ class Worker:
                 self._send(self._stats(id_))
             case channel.Drain(seconds):
                 self._drain(seconds)
+            case channel.Workers(count):
+                self._workers = count
             case channel.LogLevel(level):
                 logging.getLogger("proxy").setLevel(level.upper())
 
@@ -244,6 +247,7 @@ class Worker:
             self._pool,
             self._files,
             known.state if isinstance(known, ListenerSlot) else None,
+            self._workers,
         )
 
     def _tcp_state(self, plan: _Plan, listener: Listener) -> TcpState:

@@ -15,7 +15,7 @@ from proxy.config.fault import FAULT, Fault
 from proxy.config.filters import GRPC_WEB
 from proxy.config.listener import Listener
 from proxy.config.route import RouteConfiguration
-from proxy.filters import FILTERS
+from proxy.filters import FILTERS, Setting
 from proxy.http import head_policy
 from proxy.routing.table import Defaults, RouteTable
 from proxy.telemetry.counters import Counters
@@ -114,8 +114,10 @@ class ListenerState:
         pool: Pool,
         files: LogFiles,
         before: ListenerState | None = None,
+        workers: int = 1,
     ) -> None:
-        """`before`: the same listener's until now, which hands on what must outlive a configuration."""
+        """`before`: the same listener's until now, which hands on what must outlive a configuration; `workers`: how
+        many processes share the listener's requests."""
         config = listener.filter_chain.http
         assert config is not None
         name = listener.name
@@ -138,6 +140,10 @@ class ListenerState:
         self.filters = tuple(
             FILTERS[entry.type_url](entry.config) for entry in config.http_filters if entry.type_url != FAULT
         )
+        setting = Setting(routes, counters, workers)
+        for http_filter in self.filters:
+            same = [one for one in (before.filters if before else ()) if type(one) is type(http_filter)]
+            http_filter.begin(setting, same[0] if same else None)
         self.faults: Faults | None = None
         for entry in config.http_filters:
             if isinstance(entry.config, Fault):

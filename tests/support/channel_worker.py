@@ -27,6 +27,7 @@ from proxy.worker.channel import (
     LogLevel,
     Stats,
     Update,
+    Workers,
     encode,
     receive,
 )
@@ -100,7 +101,7 @@ def main() -> None:
                     case Drain():
                         if mode != "stubborn":
                             sys.exit(0)
-                    case LogLevel():
+                    case LogLevel() | Workers():
                         pass
 
 

@@ -85,10 +85,10 @@ class Pair:
         self.sidecars = {"front": self.front, "back": self.back}
 
 
-def start(work: Harness, name: str, config: dict[str, Any], listen: int, admin: int) -> Sidecar:
-    """Start a sidecar from a bootstrap and wait until it is ready."""
+def start(work: Harness, name: str, config: dict[str, Any], listen: int, admin: int, *options: str) -> Sidecar:
+    """Start a sidecar from a bootstrap, with more options of the command, and wait until it is ready."""
     file = bootstrap.write(work.directory, name, config)
-    process = work.tree.start(name, [sys.executable, "-m", "proxy", "-c", str(file)])
+    process = work.tree.start(name, [sys.executable, "-m", "proxy", "-c", str(file), *options])
 
     def ready() -> bool:
         process.find("")  # raises when it has ended

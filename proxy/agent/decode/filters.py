@@ -10,21 +10,30 @@ from google.protobuf.any_pb2 import Any
 from proxy.agent.decode import types
 from proxy.agent.decode.fault import DENOMINATORS, read_fault
 from proxy.agent.decode.matchers import decode_string_matcher
+from proxy.agent.decode.rate_limit import read_local_rate_limit
 from proxy.agent.decode.reader import Reader, join, shown_type
 from proxy.config.fault import Fault
 from proxy.config.filters import Cors, CorsPolicy, GrpcWeb
 from proxy.config.listener import HttpFilter
+from proxy.config.rate_limit import LocalRateLimit
 
 CORS_NAME = "envoy.filters.http.cors"
 GRPC_WEB_NAME = "envoy.filters.http.grpc_web"
 FAULT_NAME = "envoy.filters.http.fault"
+LOCAL_RATE_LIMIT_NAME = "envoy.filters.http.local_ratelimit"
 
 # Routes speak to a filter by the name of its entry, and are decoded apart from it: so the name must be the usual one.
-_NAMES = {types.CORS: CORS_NAME, types.GRPC_WEB: GRPC_WEB_NAME, types.FAULT: FAULT_NAME}
+_NAMES = {
+    types.CORS: CORS_NAME,
+    types.GRPC_WEB: GRPC_WEB_NAME,
+    types.FAULT: FAULT_NAME,
+    types.LOCAL_RATE_LIMIT: LOCAL_RATE_LIMIT_NAME,
+}
 _CONFIGS: dict[str, Callable[[Reader], object]] = {
     types.CORS: lambda reader: Cors(),
     types.GRPC_WEB: lambda reader: GrpcWeb(),
     types.FAULT: read_fault,
+    types.LOCAL_RATE_LIMIT: read_local_rate_limit,
 }
 
 
@@ -34,6 +43,7 @@ class PerRoute(NamedTuple):
     cors: CorsPolicy | None = None
     grpc_web_disabled: bool = False
     fault: Fault | None = None
+    local_rate_limit: LocalRateLimit | None = None
 
 
 def read_http_filters(reader: Reader) -> tuple[HttpFilter, ...]:
@@ -67,6 +77,7 @@ def read_per_filter_config(reader: Reader) -> PerRoute:
     cors: CorsPolicy | None = None
     grpc_web_disabled = False
     fault: Fault | None = None
+    limit: LocalRateLimit | None = None
     entries = reader.value("typed_per_filter_config")
     for name in sorted(entries):
         path = join(reader.path, f'typed_per_filter_config["{name}"]')
@@ -79,9 +90,14 @@ def read_per_filter_config(reader: Reader) -> PerRoute:
             fault = read_fault(inner) if inner else None
             if off:
                 fault = Fault()
+        elif name == LOCAL_RATE_LIMIT_NAME:
+            inner, off = _config(reader, entries[name], path, types.LOCAL_RATE_LIMIT)
+            limit = read_local_rate_limit(inner) if inner else None
+            if off:
+                limit = LocalRateLimit("")
         else:
             reader.context.unsupported(path, f"only {', '.join(_NAMES.values())} are supported")
-    return PerRoute(cors, grpc_web_disabled, fault)
+    return PerRoute(cors, grpc_web_disabled, fault, limit)
 
 
 def _config(reader: Reader, packed: Any, path: str, kind: str) -> tuple[Reader | None, bool]:

@@ -26,11 +26,16 @@ OURS = frozenset((
 def read_header_mutations(reader: Reader) -> HeaderMutations:
     """The four fields that Route, VirtualHost and RouteConfiguration have alike."""
     return HeaderMutations(
-        tuple(_option(inner) for inner in reader.children("request_headers_to_add")),
+        read_header_options(reader, "request_headers_to_add"),
         _names(reader, "request_headers_to_remove"),
-        tuple(_option(inner) for inner in reader.children("response_headers_to_add")),
+        read_header_options(reader, "response_headers_to_add"),
         _names(reader, "response_headers_to_remove"),
     )
+
+
+def read_header_options(reader: Reader, name: str) -> tuple[HeaderValueOption, ...]:
+    """A repeated HeaderValueOption."""
+    return tuple(_option(inner) for inner in reader.children(name))
 
 
 def _option(reader: Reader) -> HeaderValueOption:

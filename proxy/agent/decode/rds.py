@@ -16,6 +16,7 @@ from proxy.agent.decode.matchers import (
     decode_query_parameter_matcher,
     decode_regex,
 )
+from proxy.agent.decode.rate_limit import read_rate_limits
 from proxy.agent.decode.reader import Reader, decode, printable
 from proxy.agent.decode.retry import read_retry_on_when_safe, read_retry_policy
 from proxy.agent.decode.upgrades import read_upgrades
@@ -90,7 +91,8 @@ def _virtual_host(reader: Reader, owners: dict[str, str]) -> VirtualHost:
     routes = (_route(inner) for inner in reader.children("routes"))
     found = tuple(r for r in routes if r is not None)
     filters = read_per_filter_config(reader)
-    return VirtualHost(name, tuple(domains), found, read_header_mutations(reader), *filters)
+    limits = read_rate_limits(reader)
+    return VirtualHost(name, tuple(domains), found, read_header_mutations(reader), *filters, limits)
 
 
 def _route(reader: Reader) -> Route | None:
@@ -156,6 +158,8 @@ def _forward(reader: Reader, safe_on: frozenset[str] = frozenset()) -> ForwardAc
         grpc_timeout_header_max=_optional_seconds(longest, "grpc_timeout_header_max") if longest else None,
         grpc_timeout_header_offset=longest.seconds("grpc_timeout_header_offset", 0.0) if longest else 0.0,
         hash_policy=read_hash_policies(reader),
+        rate_limits=read_rate_limits(reader),
+        include_vh_rate_limits=reader.wrapped("include_vh_rate_limits", False),
     )
 
 

@@ -23,6 +23,8 @@ ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 CORS = "envoy.extensions.filters.http.cors.v3.Cors"
 CORS_POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
 GRPC_WEB = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+LOCAL_RATE_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+RATE_LIMIT_EXPRESSION = "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor"
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
 FILE_ACCESS_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
@@ -46,6 +48,8 @@ _MODULES = {
     CORS: "envoy.extensions.filters.http.cors.v3.cors_pb2",
     CORS_POLICY: "envoy.extensions.filters.http.cors.v3.cors_pb2",
     GRPC_WEB: "envoy.extensions.filters.http.grpc_web.v3.grpc_web_pb2",
+    LOCAL_RATE_LIMIT: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
+    RATE_LIMIT_EXPRESSION: "envoy.extensions.rate_limit_descriptors.expr.v3.expr_pb2",
     FAULT: "envoy.extensions.filters.http.fault.v3.fault_pb2",
     FILTER_CONFIG: "envoy.config.route.v3.route_components_pb2",
     FILE_ACCESS_LOG: "envoy.extensions.access_loggers.file.v3.file_pb2",

@@ -21,6 +21,7 @@ from proxy.filters.cors import CorsFilter
 from proxy.filters.interface import Chain, Reply, Transform
 from proxy.http.heads import RequestHead, ResponseHead
 from proxy.routing.table import CompiledRoute, RouteTable
+from proxy.telemetry.record import Record
 
 ORIGIN = "https://ok.test"
 EXACT = (StringMatcher("exact", ORIGIN),)
@@ -47,7 +48,7 @@ def route(policy: CorsPolicy | None, action: ForwardAction | DirectResponse | No
 def asked(policy: CorsPolicy | None, method: str = "GET", origin: str = ORIGIN, **fields: str) -> Any:
     headers = {"origin": origin, **{name.replace("_", "-"): value for name, value in fields.items()}}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items() if value]
-    return CorsFilter(None).on_request(RequestHead(method.encode(), b"/", b"a", pairs), "", route(policy))
+    return CorsFilter(None).on_request(RequestHead(method.encode(), b"/", b"a", pairs), Record(0.0), route(policy))
 
 
 def preflight(policy: CorsPolicy, origin: str = ORIGIN, **fields: str) -> Any:
@@ -153,8 +154,8 @@ def test_origins_are_matched_as_strings(matcher: StringMatcher, origin: str, all
 
 def test_only_routes_that_forward_have_a_policy() -> None:
     head = RequestHead(b"GET", b"/", b"a", [(b"origin", ORIGIN.encode())])
-    assert CorsFilter(None).on_request(head, "", route(FULL, DirectResponse(200))) is None
-    assert CorsFilter(None).on_request(head, "", None) is None
+    assert CorsFilter(None).on_request(head, Record(0.0), route(FULL, DirectResponse(200))) is None
+    assert CorsFilter(None).on_request(head, Record(0.0), None) is None
 
 
 def test_each_route_has_its_own_policy() -> None:
@@ -162,5 +163,5 @@ def test_each_route_has_its_own_policy() -> None:
     strict, open_ = route(FULL), route(ECHO)
     head = RequestHead(b"GET", b"/", b"a", [(b"origin", b"https://other.test")])
     for _ in range(2):
-        assert cors.on_request(head, "", strict) is None
-        assert cors.on_request(head, "", open_) is not None
+        assert cors.on_request(head, Record(0.0), strict) is None
+        assert cors.on_request(head, Record(0.0), open_) is not None

@@ -17,6 +17,7 @@ from proxy.filters.interface import Chain, FilterError, Transform
 from proxy.http.headers import Headers
 from proxy.http.heads import CHUNKED, UNTIL_CLOSE, RequestHead, ResponseHead
 from proxy.routing.table import CompiledRoute, RouteTable
+from proxy.telemetry.record import Record
 
 GRPC, WEB, TEXT = b"application/grpc", b"application/grpc-web", b"application/grpc-web-text"
 OK: Headers = [(b"grpc-status", b"0"), (b"grpc-message", b""), (b"x-bin", b"AAE=")]
@@ -31,7 +32,7 @@ def request(content_type: bytes | None, *more: tuple[bytes, bytes], length: int 
 
 
 def passed(head: RequestHead, route: CompiledRoute[Any] | None = None) -> Transform | None:
-    found = GrpcWebFilter(None).on_request(head, "", route)
+    found = GrpcWebFilter(None).on_request(head, Record(0.0), route)
     assert found is None or isinstance(found, Transform)
     return found
 
