@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.cluster.state import ClusterState, Endpoint
+from proxy.cluster.state import ClusterState, Endpoint, building
 from proxy.config.cluster import LoadAssignment
 from proxy.config.snapshot import Delta, Snapshot
-from proxy.policy.balance import build
 from proxy.telemetry.counters import Counters
 
 
@@ -32,7 +31,7 @@ class ClusterManager:
             if known is None:
                 known = ClusterState(config, self._counters, self._draw)
             elif known.config is not config:
-                build(config.lb_policy, (), self._draw, config.load_balancing)
+                building(config, self._draw)
             clusters[name] = known
         return clusters
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from proxy.cluster.ejection import Ejections
@@ -11,10 +12,15 @@ from proxy.config.cluster import Cluster, LoadAssignment
 from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address
 from proxy.policy import outlier
-from proxy.policy.balance import Picker, Points, build
+from proxy.policy.balance import Building, Picker, assemble
 from proxy.policy.balance.latency import Latency
 from proxy.policy.budget import Budget
 from proxy.telemetry.counters import Counters
+
+
+def building(config: Cluster, draw: Callable[[], float]) -> Building:
+    """What a cluster's pickers are made of. Raises ValueError."""
+    return Building(config.lb_policy, config.load_balancing, draw, monotonic)
 
 
 class Endpoint:
@@ -28,9 +34,11 @@ class Endpoint:
         "connections",
         "health",
         "healthy",
+        "healthy_enough",
         "hostname",
         "idle",
         "latency",
+        "locality",
         "removed",
         "streams",
         "text",
@@ -41,9 +49,7 @@ class Endpoint:
     def __init__(self, config: EndpointConfig) -> None:
         self.address: Address = config.address
         self.text = str(config.address)
-        self.weight = config.weight
-        self.healthy = config.healthy
-        self.hostname = config.hostname.encode()
+        self.take_over(config)
         self.active = 0
         self.connections = 0
         self.connecting = 0
@@ -54,18 +60,37 @@ class Endpoint:
         self.streams: Any = None  # the worker's connections of HTTP/2, once there are any
         self.waiters: OrderedDict[Any, None] = OrderedDict()  # a set in order: whoever gives up leaves in O(1)
 
+    def take_over(self, config: EndpointConfig) -> None:
+        """What a load assignment says of this address."""
+        self.weight = config.weight
+        self.healthy = config.healthy
+        self.healthy_enough = config.degraded
+        self.locality = config.locality
+        self.hostname = config.hostname.encode()
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is healthy, to all that is known here."""
+        return self.healthy and not self.health.ejected_until
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it serves where those do not suffice."""
+        return self.healthy_enough and not self.health.ejected_until
+
 
 class ClusterState:
     """A cluster in service. Requests hold on to it; updates change it in place and swap its picker."""
 
     __slots__ = (
-        "_points",
+        "_building",
+        "_overprovisioning",
         "active",
+        "budget",
         "config",
         "connect_failures",
         "connections",
         "connections_total",
-        "budget",
         "draw",
         "endpoints",
         "grpc_slots",
@@ -94,17 +119,18 @@ class ClusterState:
         self._take_over(config)
         self.draw = draw
         self.endpoints: dict[Address, Endpoint] = {}
-        self._points = Points()
-        self.picker: Picker[Endpoint] = build(config.lb_policy, (), draw, config.load_balancing)
+        self._building = building(config, draw)
+        self._overprovisioning = 140
+        self.picker: Picker[Endpoint] = self._building.leaf(())
         self.transport: Any = None  # the worker's way to open a connection: its TLS
         self.http2_transport: Any = None  # the same for HTTP/2: with another ALPN
         self.active = 0
+        self.budget = Budget(0.0)
         self.connections = 0
         self.pending = 0
         self.starved: dict[Endpoint, None] = {}  # whose waiters found no room for a connection, oldest first
         self.retrying = 0  # requests that are past their first try
         self.requests = counters.by_class("upstream_rq_total", cluster=name)
-        self.budget = Budget(0.0)
         self.retries = counters.slot("upstream_rq_retry_total", cluster=name)
         self.connections_total = counters.slot("upstream_cx_total", cluster=name)
         self.connect_failures = counters.slot("upstream_cx_connect_fail_total", cluster=name)
@@ -153,6 +179,7 @@ class ClusterState:
                 endpoint.health = outlier.Health()
         self._take_over(config)
         if rebuild:
+            self._building = building(config, self.draw)
             self.rebuild()
 
     def assign(self, assignment: LoadAssignment) -> list[Endpoint]:
@@ -170,10 +197,10 @@ class ClusterState:
             if known is None:
                 known = Endpoint(config)
             else:
-                known.weight, known.healthy = config.weight, config.healthy
-                known.hostname = config.hostname.encode()
+                known.take_over(config)
             endpoints[address] = known
         self.endpoints = endpoints
+        self._overprovisioning = assignment.overprovisioning_factor
         self.rebuild()
         return gone
 
@@ -182,7 +209,5 @@ class ClusterState:
         return len(self.outlier.out) if self.outlier is not None else 0
 
     def rebuild(self) -> None:
-        """A new picker over the endpoints in service."""
-        hosts = [e for e in self.endpoints.values() if e.healthy and not e.health.ejected_until]
-        config = self.config
-        self.picker = build(config.lb_policy, hosts, self.draw, config.load_balancing, self._points)
+        """A new picker: the endpoints, or their health, have changed."""
+        self.picker = assemble(self._building, list(self.endpoints.values()), self._overprovisioning)

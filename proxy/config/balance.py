@@ -16,7 +16,8 @@ class LoadBalancing:
     RingHashLbConfig's, `maglev_table_size` is MaglevLbConfig's; `use_hostname_for_hashing` is
     ConsistentHashingLbConfig's: an endpoint's place follows its host name, and not its address. `choice_count` is
     LeastRequestLbConfig's. Those of peak EWMA are seconds: how soon old answers are forgotten, and what an endpoint
-    counts as before its first one.
+    counts as before its first one. `healthy_panic_threshold` is in percent, 0 for none; `locality_weighted`: localities
+    get the shares of their weights.
     """
 
     hash_function: Literal["XX_HASH", "MURMUR_HASH_2"] = "XX_HASH"
@@ -27,6 +28,21 @@ class LoadBalancing:
     choice_count: int = 2
     ewma_decay_time: float = 10.0
     ewma_default_rtt: float = 0.03
+    healthy_panic_threshold: float = 50.0
+    locality_weighted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """envoy.config.endpoint.v3.LocalityLbEndpoints without its endpoints. `priority` 0 is the highest; a `weight`
+    (load_balancing_weight) of 0 is none."""
+
+    priority: int = 0
+    weight: int = 0
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
 
 
 LB_DEFAULTS = LoadBalancing()
+NO_LOCALITY = Locality()

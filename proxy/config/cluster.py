@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.config.balance import LB_DEFAULTS, LbPolicy, LoadBalancing
+from proxy.config.balance import LB_DEFAULTS, NO_LOCALITY, LbPolicy, LoadBalancing, Locality
 from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, UpstreamTls
 
@@ -45,11 +45,11 @@ class OutlierDetection:
     interval: float = 10.0
     base_ejection_time: float = 30.0
     max_ejection_time: float = 300.0
-    max_ejection_percent: int = 10
     max_ejection_time_jitter: float = 0.0
-
+    max_ejection_percent: int = 10
     always_eject_one_host: bool = False
     successful_active_health_check_uneject_host: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -91,11 +91,15 @@ class Endpoint:
     labels: tuple[tuple[str, str], ...] = ()
     # What auto_host_rewrite sends: the name that DNS resolved, or the endpoint's `hostname`; "" without one.
     hostname: str = ""
+    # Takes requests only where the healthy ones of its priority do not suffice, and is not `healthy`.
+    degraded: bool = False
+    locality: Locality = NO_LOCALITY
 
 
 @dataclass(frozen=True, slots=True)
 class LoadAssignment:
-    """envoy.config.endpoint.v3.ClusterLoadAssignment, localities flattened."""
+    """envoy.config.endpoint.v3.ClusterLoadAssignment, localities flattened. `overprovisioning_factor` in percent."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
+    overprovisioning_factor: int = 140

@@ -111,6 +111,14 @@ _READERS: dict[LbPolicy, Callable[[Reader], dict[str, Any]]] = {
 
 def _common(reader: Reader, names: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    threshold = reader.child("healthy_panic_threshold")
+    if threshold is not None:
+        percent: float = threshold.value("value")
+        if not 0 <= percent <= 100:
+            threshold.error(f"must be within 0 and 100, not {percent:g}", "value")
+        found["healthy_panic_threshold"] = percent
+    if reader.which("locality_config_specifier") == "locality_weighted_lb_config":
+        found["locality_weighted"] = reader.child("locality_weighted_lb_config") is not None
     hashing = reader.child("consistent_hashing_lb_config")
     if hashing is not None:
         found["use_hostname_for_hashing"] = hashing.value("use_hostname_for_hashing")

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from proxy.agent.decode import types
 from proxy.agent.decode.balance import read_balancing
-from proxy.agent.decode.eds import read_endpoints
+from proxy.agent.decode.eds import read_endpoints, read_overprovisioning
 from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.outlier import read_outlier_detection
@@ -51,7 +51,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     name = reader.required("name")
     reader.opaque("metadata")
     discovery = _discovery(reader)
-    resource, endpoints = _endpoints(reader, name, discovery)
+    resource, endpoints, factor = _endpoints(reader, name, discovery)
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
     policy, balancing = read_balancing(reader, names=discovery == "STRICT_DNS")
@@ -72,7 +72,7 @@ def read_cluster(reader: Reader) -> DecodedCluster:
         **limits,
     )
     if discovery == "STATIC":
-        return DecodedCluster(cluster, LoadAssignment(resource, endpoints), ())
+        return DecodedCluster(cluster, LoadAssignment(resource, endpoints, factor), ())
     return DecodedCluster(cluster, None, endpoints)
 
 
@@ -83,25 +83,29 @@ def _discovery(reader: Reader) -> Literal["STATIC", "STRICT_DNS", "EDS"]:
     return reader.enum("type", _DISCOVERY)
 
 
-def _endpoints(reader: Reader, name: str, discovery: str) -> tuple[str, tuple[Endpoint, ...]]:
-    """The load assignment's name in the snapshot, and the endpoints that the message itself holds."""
+def _endpoints(reader: Reader, name: str, discovery: str) -> tuple[str, tuple[Endpoint, ...], int]:
+    """The load assignment's name in the snapshot, the endpoints that the message itself holds, and their
+    overprovisioning factor."""
     if discovery == "EDS":
         eds = reader.child("eds_cluster_config")
         if eds is None:
             reader.error("is required for type EDS", "eds_cluster_config")
-            return name, ()
+            return name, (), 140
         decode_ads(eds.child("eds_config"), eds, "eds_config", "an EDS cluster")
-        return eds.value("service_name") or name, ()
+        return eds.value("service_name") or name, (), 140
     inline = reader.child("load_assignment")
     if inline is None:
         reader.error(f"is required for type {discovery}", "load_assignment")
-        return name, ()
+        return name, (), 140
     if not inline.value("cluster_name"):
         inline.error("is required", "cluster_name")
     endpoints = read_endpoints(inline, ip=discovery == "STATIC")
     if not inline.message.endpoints or not any(group.lb_endpoints for group in inline.message.endpoints):
         inline.error("has no endpoint: every request to this cluster would fail", "endpoints")
-    return name, endpoints
+    factor = read_overprovisioning(inline)
+    if discovery != "STATIC" and factor != 140:
+        inline.unsupported("is supported for STATIC and EDS only", "policy.overprovisioning_factor")
+    return name, endpoints, factor
 
 
 def _circuit_breakers(reader: Reader) -> CircuitBreakers:

@@ -9,12 +9,14 @@ from google.protobuf.message import Message
 from proxy.agent.decode import types
 from proxy.agent.decode.matchers import decode_address, decode_labels, is_ip
 from proxy.agent.decode.reader import Reader, decode
+from proxy.config.balance import Locality
 from proxy.config.cluster import Endpoint, LoadAssignment
 from proxy.config.model import Address
 
-# envoy.config.core.v3.HealthStatus: UNKNOWN (0) and HEALTHY (1) take requests. DEGRADED takes them in Envoy
-# only when too few others are left, which Pillion does not have; so it takes none.
+# envoy.config.core.v3.HealthStatus: UNKNOWN (0) and HEALTHY (1) take requests, DEGRADED when too few others are left.
 _HEALTHY = (0, 1)
+_DEGRADED = 5
+_LOWEST_PRIORITY = 128  # the proto's own validation rule
 _MAX_WEIGHT = 2**32 - 1
 # The only fields of each message that the quick path of _plain_endpoint knows.
 _PLAIN_LB = frozenset({"endpoint", "health_status", "metadata", "load_balancing_weight"})
@@ -30,7 +32,13 @@ def decode_load_assignment(message: Message, unsupported: list[str] | None = Non
 
 def _read_resource(reader: Reader) -> LoadAssignment:
     name = reader.required("cluster_name")
-    return LoadAssignment(name, read_endpoints(reader, ip=True))
+    return LoadAssignment(name, read_endpoints(reader, ip=True), read_overprovisioning(reader))
+
+
+def read_overprovisioning(reader: Reader) -> int:
+    """ClusterLoadAssignment.Policy: by how much of what it needs a priority has more, in percent."""
+    policy = reader.child("policy")
+    return policy.integer("overprovisioning_factor", 140, 1, _MAX_WEIGHT) if policy is not None else 140
 
 
 def read_endpoints(reader: Reader, *, ip: bool) -> tuple[Endpoint, ...]:
@@ -39,23 +47,31 @@ def read_endpoints(reader: Reader, *, ip: bool) -> tuple[Endpoint, ...]:
     exact = _knows_every_field(reader.message)
     endpoints: dict[Address, Endpoint] = {}
     for locality in reader.children("endpoints"):
-        # Both matter to Envoy only with locality-weighted or zone-aware balancing, which is off unless a
-        # cluster asks for it (and is then refused there). gRPC clients need them set.
-        locality.opaque("locality")
-        locality.opaque("load_balancing_weight")
+        where = _locality(locality)
         locality.opaque("metadata")
         locality.opaque("lb_endpoints")
         for i, entry in enumerate(locality.message.lb_endpoints):
-            plain = _plain_endpoint(entry) if exact and ip else None
+            plain = _plain_endpoint(entry, where) if exact and ip else None
             if plain is None:
                 path = f"{locality.path}.lb_endpoints[{i}]"
                 one = Reader(entry, path, reader.context)
-                plain = _endpoint(one, ip)
+                plain = _endpoint(one, ip, where)
                 one.done()
             # Envoy: of two endpoints with one address the first counts (an instance that came back in the
             # lifetime of its former lease is listed twice, and must not cost the others their update).
             endpoints.setdefault(plain.address, plain)
     return tuple(endpoints.values())
+
+
+def _locality(reader: Reader) -> Locality:
+    priority: int = reader.value("priority")
+    if priority > _LOWEST_PRIORITY:
+        reader.error(f"must be within 0 and {_LOWEST_PRIORITY}, not {priority}", "priority")
+    weight = reader.integer("load_balancing_weight", 1, 1, _MAX_WEIGHT) if reader.has("load_balancing_weight") else 0
+    inner = reader.child("locality")
+    if inner is None:
+        return Locality(priority, weight)
+    return Locality(priority, weight, inner.text("region"), inner.text("zone"), inner.text("sub_zone"))
 
 
 def _knows_every_field(message: Message) -> bool:
@@ -66,7 +82,7 @@ def _knows_every_field(message: Message) -> bool:
     return copy.ByteSize() == message.ByteSize()
 
 
-def _plain_endpoint(entry: Any) -> Endpoint | None:
+def _plain_endpoint(entry: Any, locality: Locality) -> Endpoint | None:
     """The quick path, for 5,000 endpoints: takes an ordinary one; None for what the Reader must look at."""
     fields = {field.name: value for field, value in entry.ListFields()}
     if not fields.keys() <= _PLAIN_LB or "endpoint" not in fields:
@@ -90,12 +106,13 @@ def _plain_endpoint(entry: Any) -> Endpoint | None:
     weight = fields["load_balancing_weight"].value if "load_balancing_weight" in fields else 1
     if not is_ip(host) or port > 65535 or weight == 0:
         return None
-    return Endpoint(Address(host, port), weight, fields.get("health_status", 0) in _HEALTHY, labels)
+    health = fields.get("health_status", 0)
+    return Endpoint(Address(host, port), weight, health in _HEALTHY, labels, "", health == _DEGRADED, locality)
 
 
-def _endpoint(reader: Reader, ip: bool) -> Endpoint:
+def _endpoint(reader: Reader, ip: bool, locality: Locality) -> Endpoint:
     weight = reader.integer("load_balancing_weight", 1, 1, _MAX_WEIGHT)
-    healthy = reader.value("health_status") in _HEALTHY
+    health: int = reader.value("health_status")
     labels = decode_labels(reader)
     inner = reader.child("endpoint")
     if inner is None:
@@ -105,4 +122,4 @@ def _endpoint(reader: Reader, ip: bool) -> Endpoint:
     hostname = inner.ascii("hostname")
     if not hostname and not is_ip(address.host):
         hostname = address.host  # STRICT_DNS: the name that is resolved
-    return Endpoint(address, weight, healthy, labels, hostname)
+    return Endpoint(address, weight, health in _HEALTHY, labels, hostname, health == _DEGRADED, locality)

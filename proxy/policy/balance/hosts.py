@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from proxy.config.balance import Locality
 from proxy.policy.balance.latency import Latency
 
 
 class Host(Protocol):
-    """An endpoint as a picker sees it: its weight (at least 1), its requests in flight, its address and host name."""
+    """An endpoint as a picker sees it: its weight (at least 1), its requests in flight, its address and host name.
+    `serving`: it is healthy; `degraded`: it serves where the healthy do not suffice."""
 
     weight: int
     active: int
@@ -18,6 +20,12 @@ class Host(Protocol):
 
     @property
     def latency(self) -> Latency: ...
+    @property
+    def locality(self) -> Locality: ...
+    @property
+    def serving(self) -> bool: ...
+    @property
+    def degraded(self) -> bool: ...
 
 
 H = TypeVar("H", bound=Host)

@@ -23,14 +23,14 @@ MOST_POINTS: Final = 64 * 1024
 class Points:
     """The points of endpoints by their key, kept from one ring to the next: hashing is most of the work."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_used")
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, int, str], list[int]] = {}
+        self._used: dict[tuple[bytes, int, str], list[int]] = {}
 
     def of(self, counts: list[tuple[bytes, int]], function: str) -> list[list[int]]:
-        """The points of each (key, how many), sorted; what is not asked for is forgotten."""
-        known: dict[tuple[bytes, int, str], list[int]] = {}
+        """The points of each (key, how many), sorted."""
         found: list[list[int]] = []
         for key, count in counts:
             entry = (key, count, function)
@@ -40,10 +40,13 @@ class Points:
                     points = sorted([murmur2(b"%b_%d" % (key, i)) for i in range(count)])
                 else:
                     points = sorted([xxh64(b"%b_%d" % (key, i)) for i in range(count)])
-            known[entry] = points
+            self._used[entry] = points
             found.append(points)
-        self._known = known
         return found
+
+    def forget(self) -> None:
+        """What was not asked for since the last time is gone."""
+        self._known, self._used = self._used, {}
 
 
 class RingHash(Picker[H]):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.cluster.manager import ClusterManager
 from proxy.cluster.state import Endpoint
+from proxy.config.balance import LoadBalancing
 from proxy.config.cluster import Cluster, LoadAssignment
 from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address, UpstreamTls
@@ -94,7 +95,10 @@ def test_endpoints_keep_their_objects_and_take_over_what_changed() -> None:
     assert list(mesh.manager.clusters["a"].endpoints.values()) == [first]
     assert (first.weight, first.healthy, first.active) == (5, False, 7)
     assert list(first.idle) == ["a connection"]
-    assert mesh.manager.clusters["a"].picker.pick() is None  # the only one is not healthy
+    assert mesh.manager.clusters["a"].picker.pick() is first  # not healthy, but with no other Envoy, too, is in panic
+    calm = replace(mesh.snapshot.clusters["a"], load_balancing=LoadBalancing(healthy_panic_threshold=0.0))
+    mesh.apply(replace(changed, clusters={"a": calm}))
+    assert mesh.manager.clusters["a"].picker.pick() is None
 
 
 def test_other_settings_leave_endpoints_alone_and_tls_does_not() -> None:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.balance import LoadBalancing
-from proxy.policy.balance import Picker, build
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality
+from proxy.policy.balance import Building, Picker
 from proxy.policy.balance.latency import Latency
 from proxy.policy.balance.peak_ewma import PeakEwma
 
 POLICIES = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "PEAK_EWMA"]
 SMALL = LoadBalancing(minimum_ring_size=4, maglev_table_size=31)
+
+
+def build(
+    policy: str, hosts: list[Host], draw: Callable[[], float], config: LoadBalancing | None = None
+) -> Picker[Host]:
+    return Building(policy, config or LoadBalancing(), draw, lambda: 100.0).leaf(hosts)
 
 
 @dataclass(eq=False)
@@ -25,6 +32,9 @@ class Host:
     active: int = 0
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
+    locality: Locality = NO_LOCALITY
+    serving: bool = True
+    degraded: bool = False
 
     @property
     def text(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.config.balance import LoadBalancing
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality
 from proxy.config.route import HashPolicy
 from proxy.http.heads import RequestHead
-from proxy.policy.balance import Context, Picker, build
+from proxy.policy.balance import Building, Context, Picker
+from proxy.policy.balance.latency import Latency
 from proxy.policy.balance.ring_hash import MOST_POINTS, Points, RingHash
 from proxy.policy.hash_policy import hash_request
 from proxy.policy.hashing import murmur2, xxh64
@@ -25,6 +26,10 @@ class Host:
     weight: int = 1
     active: int = 0
     hostname: bytes = b""
+    latency: Latency = field(default_factory=Latency)
+    locality: Locality = NO_LOCALITY
+    serving: bool = True
+    degraded: bool = False
 
 
 def hosts(count: int, *weights: int) -> list[Host]:
@@ -32,7 +37,7 @@ def hosts(count: int, *weights: int) -> list[Host]:
 
 
 def picker(policy: str, some: list[Host], config: LoadBalancing | None = None) -> Picker[Host]:
-    return build(policy, some, random.Random(3).random, config or LoadBalancing())
+    return Building(policy, config or LoadBalancing(), random.Random(3).random, lambda: 0.0).leaf(some)
 
 
 def owners(of: Picker[Host]) -> list[Host]:
@@ -114,8 +119,10 @@ def test_a_ring_is_as_large_as_configured() -> None:
 def test_points_are_hashed_once() -> None:
     points = Points()
     first = points.of([(b"a", 4), (b"b", 4)], "XX_HASH")
+    points.forget()
     again = points.of([(b"a", 4)], "XX_HASH")
     assert again[0] is first[0]
+    points.forget()
     assert points.of([(b"b", 4)], "XX_HASH")[0] is not first[1]  # it was away
     assert points.of([(b"b", 4)], "MURMUR_HASH_2")[0] != first[1]
 

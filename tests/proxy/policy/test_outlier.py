@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.cluster.state import ClusterState, Endpoint
+from proxy.config.balance import LoadBalancing
 from proxy.config.cluster import Cluster, LoadAssignment, OutlierDetection
 from proxy.config.cluster import Endpoint as EndpointConfig
 from proxy.config.model import Address
@@ -25,7 +26,9 @@ class Simulation:
 
     def __init__(self, count: int, draw: Any = lambda: 0.0, **config: Any) -> None:
         detection = OutlierDetection(**{"max_ejection_percent": 100, **config})
-        self.cluster = ClusterState(Cluster("c", "STATIC", "c", outlier_detection=detection), Counters(), draw)
+        calm = LoadBalancing(healthy_panic_threshold=0.0)  # in panic the ejected serve, too
+        config = Cluster("c", "STATIC", "c", outlier_detection=detection, load_balancing=calm)
+        self.cluster = ClusterState(config, Counters(), draw)
         self.cluster.assign(
             LoadAssignment("c", tuple(EndpointConfig(Address("127.0.0.1", 1 + i)) for i in range(count)))
         )

@@ -8,6 +8,8 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from proxy.config.balance import LoadBalancing, Locality
+from proxy.config.cluster import LoadAssignment, OutlierDetection
 from proxy.config.route import HashPolicy
 from tests.support.worker import Handler, Worker, snapshot, upstream, worker
 
@@ -81,3 +83,29 @@ async def test_peak_ewma_measures_what_answers_take() -> None:
         for _ in range(60):
             await ask(one)
         assert slow <= 2  # a quarter of them, if nothing were measured
+
+
+async def test_a_priority_that_fails_is_left_and_found_again() -> None:
+    """Outlier detection takes out who answers 503, the next priority takes over what that leaves undone."""
+    ill = False
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        status = b"503 Ill" if ill else b"200 OK"
+        writer.write(b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 1\r\n\r\n9" % status)
+
+    detection = OutlierDetection(consecutive_5xx=1, base_ejection_time=0.3, max_ejection_percent=100)
+    cluster = {"outlier_detection": detection, "load_balancing": LoadBalancing(healthy_panic_threshold=0.0)}
+    async with worker() as one, apps(2) as ports, upstream(answer) as first:
+        config = snapshot(one.port, first, *ports, cluster=cluster)
+        places = [Locality(0), Locality(1), Locality(1)]
+        endpoints = zip(config.assignments["app"].endpoints, places, strict=True)
+        tiers = tuple(replace(endpoint, locality=place) for endpoint, place in endpoints)
+        assert await one.apply(replace(config, assignments={"app": LoadAssignment("app", tiers)})) is None
+        assert {(await ask(one))[0] for _ in range(6)} == {9}
+        ill = True
+        assert {(await ask(one))[0] for _ in range(7)} == {9, 0, 1}  # the first of them told what had happened
+        ill = False
+        async with asyncio.timeout(5):
+            while (await ask(one))[0] != 9:
+                pass

@@ -11,7 +11,7 @@ from proxy.config.balance import LoadBalancing
 from proxy.config.cluster import Cluster
 from proxy.config.route import ForwardAction, HashPolicy
 from tests.proxy.agent.decode.test_envoy_judges import judged
-from tests.support.bootstraps import changed, cluster
+from tests.support.bootstraps import changed, cluster, endpoint
 from tests.support.envoy import MISSING
 
 HASHED = [
@@ -36,13 +36,33 @@ EWMA = {
         }
     },
 }
+ZONE = {"zone": "a"}
+TIERS = {
+    "common_lb_config": {"healthy_panic_threshold": {"value": 12.5}, "locality_weighted_lb_config": {}},
+    "load_assignment": {
+        "cluster_name": "tiers",
+        "endpoints": [
+            {
+                "locality": ZONE,
+                "load_balancing_weight": 2,
+                "lb_endpoints": [{**endpoint(1), "health_status": "DEGRADED"}],
+            },
+            {"locality": ZONE, "load_balancing_weight": 1, "priority": 1, "lb_endpoints": [endpoint(2)]},
+        ],
+        "policy": {"overprovisioning_factor": 100},
+    },
+}
 MAGLEV = {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5_000_011}}
 
 
 def everything() -> dict[str, Any]:
     values = changed("action", hash_policy=HASHED)
     values["static_resources"]["clusters"] += [cluster("ring", **RING), cluster("maglev", **MAGLEV)]
-    values["static_resources"]["clusters"] += [cluster("least", **LEAST), cluster("ewma", **EWMA)]
+    values["static_resources"]["clusters"] += [
+        cluster("least", **LEAST),
+        cluster("ewma", **EWMA),
+        cluster("tiers", **TIERS),
+    ]
     return values
 
 
@@ -82,6 +102,7 @@ def test_policies_and_their_options() -> None:
     assert found["least"].load_balancing == LoadBalancing(choice_count=5)
     assert found["ewma"].lb_policy == "PEAK_EWMA"
     assert found["ewma"].load_balancing == LoadBalancing(ewma_decay_time=5.0, ewma_default_rtt=0.01)
+    assert found["tiers"].load_balancing == LoadBalancing(healthy_panic_threshold=12.5, locality_weighted=True)
     assert found["maglev"].load_balancing == LoadBalancing(maglev_table_size=5_000_011)
 
 
@@ -109,6 +130,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "min over max": (ring(minimum_ring_size=5, maximum_ring_size=4), f"{C}.ring_hash_lb_config.minimum_ring_size", "5 > 4"),
     "no prime": (of_cluster(lb_policy="MAGLEV", maglev_lb_config={"table_size": 65536}), f"{C}.maglev_lb_config.table_size", "prime"),
     "host names of no cluster of names": (of_cluster(common_lb_config=RING["common_lb_config"]), f"{C}.common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing", "STRICT_DNS"),
+    "panic": (of_cluster(common_lb_config={"healthy_panic_threshold": {"value": 100.5}}), f"{C}.common_lb_config.healthy_panic_threshold.value", "within 0 and 100"),
+    "low priority": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1)], "priority": 129}]), f"{C}.load_assignment.endpoints[0].priority", "within 0 and 128"),
+    "no overprovisioning": (changed("assignment", policy={"overprovisioning_factor": 0}), f"{C}.load_assignment.policy.overprovisioning_factor", "within 1 and"),
     "one choice": (of_cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}), f"{C}.least_request_lb_config.choice_count", "within 2"),
     "a header of no name": (hashed(header={"header_name": ""}), f"{H}.header.header_name", "is required"),
     "a cookie of no name": (hashed(cookie={"name": ""}), f"{H}.cookie.name", "is required"),

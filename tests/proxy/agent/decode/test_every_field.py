@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from proxy.agent.decode.reader import Context, Reader
 from proxy.agent.decode.secrets import Secrets
 from proxy.agent.decode.shape import parse
+from proxy.config.balance import NO_LOCALITY
 from tests.support.bootstraps import bootstrap
 
 CDS = "proxy.agent.decode.cds:"
@@ -99,7 +100,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.cluster.v3.cluster", "Cluster.RingHashLbConfig", BALANCE + "_ring", "minimum_ring_size maximum_ring_size hash_function"),
     ("config.cluster.v3.cluster", "Cluster.MaglevLbConfig", BALANCE + "_maglev", "table_size"),
     ("config.cluster.v3.cluster", "Cluster.LeastRequestLbConfig", BALANCE + "_least_request", "choice_count"),
-    ("config.cluster.v3.cluster", "Cluster.CommonLbConfig", BALANCE + "_common", "consistent_hashing_lb_config"),
+    ("config.cluster.v3.cluster", "Cluster.CommonLbConfig", BALANCE + "_common", "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config"),
     ("config.cluster.v3.cluster", "Cluster.CommonLbConfig.ConsistentHashingLbConfig", "", "use_hostname_for_hashing"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers.Thresholds", "", "priority max_connections max_pending_requests max_requests max_retries"),
@@ -110,8 +111,10 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
      "enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage enforcing_failure_percentage_local_origin "
      "failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time max_ejection_time_jitter "
      "successful_active_health_check_uneject_host always_eject_one_host"),
-    ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints"),
-    ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight"),
+    ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints policy"),
+    ("config.endpoint.v3.endpoint", "ClusterLoadAssignment.Policy", "", "overprovisioning_factor"),
+    ("config.core.v3.base", "Locality", "", "region zone sub_zone"),
+    ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight priority"),
     ("config.endpoint.v3.endpoint_components", "LbEndpoint", EDS + "_endpoint", "endpoint health_status metadata load_balancing_weight"),
     ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address hostname"),
     ("config.core.v3.address", "SocketAddress", "", "protocol address port_value"),
@@ -126,7 +129,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
 READERS = [row for row in SUPPORTED if row[2]]
 EXTRA: dict[str, Callable[..., Any]] = {
     "_virtual_host": lambda f: lambda r: f(r, {}),
-    "_endpoint": lambda f: lambda r: f(r, True),
+    "_endpoint": lambda f: lambda r: f(r, True, NO_LOCALITY),
     "_common": lambda f: lambda r: f(r, True),
     "_cookie": lambda f: lambda r: f(r, False),
 }

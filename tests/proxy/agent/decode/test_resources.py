@@ -24,6 +24,7 @@ from proxy.agent.decode import (
     decode_load_assignment,
     decode_route_configuration,
 )
+from proxy.config.balance import Locality
 from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment, OutlierDetection
 from proxy.config.listener import FilterChain, HttpConnectionManager, Listener
 from proxy.config.model import Address, DownstreamTls, SanMatcher, StringMatcher, UpstreamTls, Validation
@@ -399,6 +400,9 @@ def test_outlier_detection_has_the_defaults_of_envoy(given_: dict[str, Any], exp
 # ---- endpoints -------------------------------------------------------------------------------------------
 
 
+ZONE = Locality(0, 1, zone="a")
+
+
 def assignment(*entries: dict[str, Any]) -> Any:
     locality = {"locality": {"zone": "a"}, "load_balancing_weight": 1, "lb_endpoints": list(entries)}
     return make(ClusterLoadAssignment(), {"cluster_name": "cart", "endpoints": [locality]})
@@ -410,8 +414,8 @@ def test_endpoints_with_labels_of_our_own_namespace() -> None:
     assert decode_load_assignment(message) == LoadAssignment(
         "cart",
         (
-            Endpoint(Address("127.0.0.1", 1), 5, True, (("instance", "i"), ("version", "v1"))),
-            Endpoint(Address("::1", 2)),
+            Endpoint(Address("127.0.0.1", 1), 5, True, (("instance", "i"), ("version", "v1")), locality=ZONE),
+            Endpoint(Address("::1", 2), locality=ZONE),
         ),
     )
 
@@ -422,7 +426,25 @@ def test_endpoints_with_labels_of_our_own_namespace() -> None:
 )  # fmt: skip
 def test_health(status: str, healthy: bool) -> None:
     message = assignment({**endpoint(1), "health_status": status})
-    assert [e.healthy for e in decode_load_assignment(message).endpoints] == [healthy]
+    (found,) = decode_load_assignment(message).endpoints
+    assert (found.healthy, found.degraded) == (healthy, status == "DEGRADED")
+
+
+def test_localities_and_their_priorities() -> None:
+    where = {"region": "r", "zone": "z", "sub_zone": "s"}
+    localities = [
+        {"locality": where, "priority": 1, "load_balancing_weight": 3, "lb_endpoints": [endpoint(1)]},
+        {"lb_endpoints": [{**endpoint(2), "load_balancing_weight": 2}]},
+    ]
+    values = {"cluster_name": "cart", "endpoints": localities, "policy": {"overprovisioning_factor": 200}}
+    assert decode_load_assignment(make(ClusterLoadAssignment(), values)) == LoadAssignment(
+        "cart",
+        (
+            Endpoint(Address("127.0.0.1", 1), locality=Locality(1, 3, "r", "z", "s")),
+            Endpoint(Address("127.0.0.1", 2), 2),
+        ),
+        200,
+    )
 
 
 def test_no_endpoints_is_an_answer() -> None:
@@ -432,7 +454,7 @@ def test_no_endpoints_is_an_answer() -> None:
 
 def test_an_address_listed_twice_counts_once_as_in_envoy() -> None:
     found = decode_load_assignment(assignment({**endpoint(1), "load_balancing_weight": 2}, endpoint(1)))
-    assert found.endpoints == (Endpoint(Address("127.0.0.1", 1), 2),)
+    assert found.endpoints == (Endpoint(Address("127.0.0.1", 1), 2, locality=ZONE),)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +498,7 @@ def test_the_quick_path_sees_fields_of_a_newer_proto() -> None:
 def test_any_address_port_and_weight(entries: list[tuple[Any, int, int]]) -> None:
     message = assignment(*[{**endpoint(p, str(ip)), "load_balancing_weight": w} for ip, p, w in entries])
     assert decode_load_assignment(message).endpoints == tuple(
-        Endpoint(Address(str(ip), port), weight) for ip, port, weight in entries
+        Endpoint(Address(str(ip), port), weight, locality=ZONE) for ip, port, weight in entries
     )
 
 
