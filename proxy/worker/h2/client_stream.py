@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http.h2 import frames
 from proxy.http.h2.messages import request_fields
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
     from proxy.worker.h2.upstream import Http2Upstream
 
+_LINGER: Final = 5.0
+"""Seconds that an upstream has to take something of what a tunnel's end has left for it, and then to end it, too."""
+
 
 class ClientStream(Carrier):
     """See the module's text."""
 
-    __slots__ = ("_connection", "_stream")
+    __slots__ = ("_connection", "_stream", "_unsent")
 
     def __init__(self, connection: Http2Upstream) -> None:
         super().__init__(True)
         self._connection = connection
         self._stream: Stream | None = None
+        self._unsent = 0
         self.trusted = connection.trusted
 
     # ---- requests
@@ -80,9 +84,28 @@ class ClientStream(Carrier):
 
     def finish(self) -> None:
         stream = self._stream
-        if stream is not None and not stream.ended:
-            self._connection.client.send(stream, [], True, [], stream.sensitive)
-        self._leave(frames.CANCEL)
+        self.exchange = None
+        if stream is None:
+            return
+        connection = self._connection
+        connection.client.release(stream)
+        connection.client.send(stream, [], True, [], stream.sensitive)
+        connection.flush_soon()
+        self._end_soon(stream, monotonic())
+
+    def _end_soon(self, stream: Stream, now: float) -> None:
+        """A reset now would overtake what waits to be sent, or make the upstream drop what it has not read."""
+        self._unsent = stream.pending_size
+        self.deadline = now + _LINGER
+        self._connection.pool.timers.watch(self)
+
+    def on_deadline(self, now: float) -> None:
+        """A tunnel that is slow to end."""
+        stream = self._stream
+        if stream is not None and stream.pending_size and stream.pending_size != self._unsent:
+            self._end_soon(stream, now)
+        else:
+            self._leave(frames.CANCEL)
 
     def abort(self) -> None:
         self._leave(frames.CANCEL)
@@ -93,6 +116,8 @@ class ClientStream(Carrier):
         if stream is not None:
             stream.owner = NOBODY
             connection = self._connection
+            if self.deadline or self.entered:
+                connection.pool.timers.forget(self)
             if stream.reset == OPEN and stream.id in connection.client.streams:
                 connection.client.reset(stream, code)
                 connection.flush_soon()
@@ -114,7 +139,10 @@ class ClientStream(Carrier):
     def on_stream(self) -> None:
         """Something of the response came, or the stream's end."""
         exchange, stream = self.exchange, self._stream
-        if exchange is None or stream is None:
+        if stream is None:
+            return
+        if exchange is None:
+            self._on_end(stream)
             return
         if stream.interim:
             heads, stream.interim = stream.interim, []
@@ -125,6 +153,14 @@ class ClientStream(Carrier):
             exchange.on_response(message)
         if stream.reset != OPEN and self.exchange is not None:
             self._on_reset(stream)
+
+    def _on_end(self, stream: Stream) -> None:
+        """Nobody waits for an answer any more; the upstream's own end is waited for."""
+        message = stream.message
+        if message is not None:
+            message.body = []
+        if stream.reset != OPEN or (message is not None and message.done):
+            self._leave(frames.NO_ERROR)
 
     def _on_reset(self, stream: Stream) -> None:
         exchange, self.exchange, self._stream = self.exchange, None, None
@@ -151,6 +187,8 @@ class ClientStream(Carrier):
         """The connection is gone; `unsent`: it never took anything."""
         exchange, stream = self.exchange, self._stream
         self.exchange, self._stream = None, None
+        if self.entered:
+            self._connection.pool.timers.forget(self)
         if exchange is None or stream is None:
             return
         exchange.upstream = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.http.h2.client import FIRST_STREAMS
 from proxy.http.heads import CONNECT, NO_UPGRADE
+from proxy.policy.retry import IDEMPOTENT
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -63,6 +64,10 @@ class StreamPool:
         while streams.free:
             connection = next(iter(streams.free))
             if connection.room > 0:
+                if not connection.client.streams and exchange.head.method not in IDEMPOTENT and connection.dead:
+                    connection.abort()  # what must not be repeated must not be lost on it
+                    del streams.free[connection]
+                    continue
                 awaited = _asks_for_connect(exchange) and not connection.client.greeted
                 if awaited:
                     break

@@ -77,6 +77,8 @@ class ServerStream(Client):
         if stream.reset != OPEN:
             if stream.broken:
                 exchange.on_request_broken(stream.broken)
+            elif exchange.tunnel and exchange.message.body:
+                exchange.on_request_more()  # it was received, and goes on
             if not exchange.ended:
                 exchange.on_downstream_lost()
         elif exchange.tunnel or not exchange.head.upgrade:

@@ -11,6 +11,7 @@ from proxy.http.h2.stream import Stream
 from proxy.worker import tls
 from proxy.worker.h2.client_stream import ClientStream
 from proxy.worker.h2.link import Link
+from proxy.worker.reset import is_open
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
@@ -25,13 +26,13 @@ class Http2Upstream(Link):
 
     `trusted`: mutual TLS with a verified peer. `usable`: connected, and in the pool."""
 
-    __slots__ = ("_expires", "_pool", "_requests", "client", "cluster", "endpoint", "idle_since", "trusted", "usable")
+    __slots__ = ("_expires", "_requests", "client", "cluster", "endpoint", "idle_since", "pool", "trusted", "usable")
 
     def __init__(self, pool: Pool, cluster: ClusterState, endpoint: Endpoint) -> None:
         config = cluster.config
         self.client = ClientConnection(config.http2, config.max_response_headers_bytes, config.max_headers_count)
         super().__init__(self.client, config.http2, pool.flusher, pool.timers)
-        self._pool = pool
+        self.pool = pool
         self.cluster = cluster
         self.endpoint = endpoint
         self.trusted = False
@@ -52,10 +53,10 @@ class Http2Upstream(Link):
         self.closed = self.ending = True
         self.usable = False
         self._timers.forget(self)
-        self._pool.streams.closed(self)
+        self.pool.streams.closed(self)
         unsent = self._requests > 0 and not self.client.greeted and tls.refuses_us(exc)
         if unsent and exc is not None:
-            self._pool.tls_failed(self, exc)
+            self.pool.tls_failed(self, exc)
         self._break_off(self._lost or str(exc or "closed by the peer"), unsent)
 
     def _break_off(self, text: str, unsent: bool) -> None:
@@ -72,7 +73,7 @@ class Http2Upstream(Link):
         if self.usable:
             if self.client.going_away and not self.ending:
                 self.retire()
-            self._pool.streams.serve(self)
+            self.pool.streams.serve(self)
 
     # ---- streams
 
@@ -87,6 +88,11 @@ class Http2Upstream(Link):
         if limit and limit - self._requests < room:
             return limit - self._requests
         return room
+
+    @property
+    def dead(self) -> bool:
+        """Whether the peer has ended or reset it, which may not have been heard of yet."""
+        return not is_open(self.transport.get_extra_info("socket"))
 
     def lend(self, now: float) -> ClientStream:
         """A stream for a request. There must be room."""
@@ -105,13 +111,13 @@ class Http2Upstream(Link):
             return
         if not self.client.streams:
             self._rest(monotonic())
-        self._pool.streams.serve(self)
+        self.pool.streams.serve(self)
 
     def retire(self) -> None:
         """No request begins on it any more; it closes with the last one."""
         self.ending = True
-        self._pool.streams.withdraw(self)
-        self._pool.streams.open_for_waiters(self.cluster, self.endpoint)  # who waited for room on it
+        self.pool.streams.withdraw(self)
+        self.pool.streams.open_for_waiters(self.cluster, self.endpoint)  # who waited for room on it
         if not self.client.streams and not self.closed:
             self.usable = False
             self.close()
@@ -120,11 +126,11 @@ class Http2Upstream(Link):
         """Servers open none: push is off."""
 
     def _on_broken(self, code: int, text: str) -> None:
-        values, counters = self._pool.counters.values, self._pool.counters
+        values, counters = self.pool.counters.values, self.pool.counters
         label = frames.code_name(code).lower()
         values[counters.slot("upstream_http2_error_total", cluster=self.cluster.name, code=label)] += 1
         self.usable = False
-        self._pool.streams.withdraw(self)
+        self.pool.streams.withdraw(self)
         streams = list(self.client.streams.values())
         self.client.streams.clear()
         for stream in streams:

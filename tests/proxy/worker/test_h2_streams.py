@@ -162,3 +162,38 @@ async def test_requests_keep_away_from_a_connection_whose_window_is_full_of_what
         deaf.close()
         server.expect(frames.RST_STREAM, 1)
         server.expect(frames.RST_STREAM, 3)
+
+
+async def test_a_tunnel_whose_client_has_gone_delivers_what_it_had_said() -> None:
+    """Its end waits behind a window of ten bytes, and no reset overtakes it."""
+    http = {"http2": Http2Options(allow_connect=True)}
+    asked = block(
+        (b":method", b"CONNECT"),
+        (b":protocol", b"websocket"),
+        (b":scheme", b"http"),
+        (b":path", b"/"),
+        (b":authority", b"a"),
+    )
+    async with scene(action={"upgrades": (("websocket", True),)}, http=http) as stage:
+
+        def play() -> None:
+            client = stage.client()
+            client.send(headers(1, asked, END_HEADERS))
+            server = stage.accept(
+                frames.settings((frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.INITIAL_WINDOW_SIZE, 10))
+            )
+            number = server.request()
+            server.send(headers(number, frames.response(b"200"), END_HEADERS))
+            client.head(1)
+            client.send(data(1, b"x" * 1000, END_STREAM))
+            client.sync()
+            client.close()
+            server.send(frames.window_update(number, 5000))
+            answer = server.answer(number)
+            assert len(answer.body) == 1000
+            assert answer.ended
+            assert answer.reset is None
+            server.send(headers(number, block((b"x-end", b"1"))))
+
+        await asyncio.to_thread(play)
+        await stage.worker.at_rest()
