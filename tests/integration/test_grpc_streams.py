@@ -199,7 +199,8 @@ async def test_1000_concurrent_streams(pair: Pair) -> None:
 
 
 async def test_an_app_that_takes_few_streams_gets_more_connections(pair: Pair) -> None:
-    """What its first connection says of SETTINGS_MAX_CONCURRENT_STREAMS counts for those that are opened next."""
+    """What its first connection says of SETTINGS_MAX_CONCURRENT_STREAMS counts for those that are opened next. Not so
+    in Envoy, whose calls this app resets."""
     async with connected(pair, "h2.few") as channel:
         await ask(channel, "Unary", b"first")
         keys = [next(names) for _ in range(5 * FEW)]

@@ -62,7 +62,8 @@ PILLION = Seats("pillion", "pillion")
 def pairs() -> list[Any]:
     """Parameters of a fixture: Pillion twice, and with Envoy on either side.
 
-    PAIR=envoy-envoy in the environment runs the same tests with other seats: what fails there is the test's fault."""
+    PAIR=envoy-envoy in the environment runs the same tests with other seats: what fails there is the test's
+    fault, but for what the tests say that Envoy does not do."""
     if chosen := os.environ.get("PAIR"):
         return [pytest.param(Seats(*chosen.split("-")), id=chosen)]
     marks = [pytest.mark.envoy, pytest.mark.skipif(MISSING, reason="Envoy is not installed")]
