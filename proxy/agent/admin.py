@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.agent import dump
 from proxy.agent.log import LEVELS
 from proxy.agent.metrics import CONTENT_TYPE
+from proxy.config.model import Address
 from proxy.config.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class Subject(Protocol):
     @property
     def snapshot(self) -> Snapshot:
         """The configuration in force."""
+
+    @property
+    def ejected(self) -> Mapping[str, frozenset[Address]]:
+        """By cluster, the endpoints that outlier detection keeps out."""
+
+    async def refresh(self) -> None:
+        """Have the workers report what they know now."""
 
     async def scrape(self) -> bytes:
         """The metrics, fresh from the workers."""
@@ -152,9 +160,11 @@ class Admin:
     async def _clusters(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
+        subject = self._subject
+        await subject.refresh()
         if request.query.get("format") == "json":
-            return _json(dump.clusters_json(self._subject.snapshot))
-        return web.Response(text=dump.clusters_text(self._subject.snapshot))
+            return _json(dump.clusters_json(subject.snapshot, subject.ejected))
+        return web.Response(text=dump.clusters_text(subject.snapshot, subject.ejected))
 
     async def _certs(self, _request: web.Request) -> web.Response:
         return _json(dump.certs(self._subject.snapshot))

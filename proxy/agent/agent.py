@@ -18,8 +18,9 @@ from proxy.agent.options import MeshOptions, Options
 from proxy.agent.sockets import bind_all, listen, listening_socket
 from proxy.agent.state import State
 from proxy.agent.supervisor import Supervisor
+from proxy.config.model import Address
 from proxy.config.snapshot import Snapshot
-from proxy.worker.channel import Stats
+from proxy.worker.channel import Readmit, Stats
 
 if TYPE_CHECKING:
     from proxy.agent.decode import Bootstrap
@@ -46,7 +47,8 @@ class Agent:
             log_level=log.standard(options.log_level),
             command=worker_command,
         )
-        self.state = State(self._publish)
+        self.state = State(self._publish, self._check_passed, self.metrics)
+        self._ejected: dict[int, dict[str, frozenset[Address]]] = {}  # by worker and cluster
         self._options = options
         self._mesh: Mesh | None = None
         self._source = str(options.bootstrap or "")
@@ -219,9 +221,20 @@ class Agent:
 
     def _stats(self, pid: int, stats: Stats) -> None:
         self.metrics.add(pid, stats)
+        self._ejected[pid] = {cluster: frozenset(addresses) for cluster, addresses in stats.ejected}
+
+    def _check_passed(self, cluster: str, address: Address) -> None:
+        """OutlierDetection.successful_active_health_check_uneject_host."""
+        if address not in self.ejected.get(cluster, ()):
+            return
+        config = self.snapshot.clusters.get(cluster)
+        detection = config.outlier_detection if config is not None else None
+        if detection is not None and detection.successful_active_health_check_uneject_host:
+            self.supervisor.tell(Readmit(cluster, address))
 
     def _worker_gone(self, pid: int) -> None:
         self.metrics.gone(pid)
+        self._ejected.pop(pid, None)
         if not self.supervisor.draining:
             self.metrics.count("pillion_worker_restarts_total")
 
@@ -232,9 +245,22 @@ class Agent:
         """The configuration in force; empty before the first."""
         return self.supervisor.snapshot or Snapshot()
 
+    @property
+    def ejected(self) -> dict[str, frozenset[Address]]:
+        """By cluster, the endpoints that outlier detection has ejected in at least one worker."""
+        found: dict[str, frozenset[Address]] = {}
+        for clusters in self._ejected.values():
+            for name, addresses in clusters.items():
+                found[name] = found.get(name, frozenset()) | addresses
+        return found
+
+    async def refresh(self) -> None:
+        """Have the workers report now."""
+        await self.supervisor.flush()
+
     async def scrape(self) -> bytes:
         """The metrics, with what the workers have counted up to now."""
-        await self.supervisor.flush()
+        await self.refresh()
         return self.metrics.render()
 
     def config_dump(self) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from itertools import chain, repeat
+from types import MappingProxyType
 from typing import Any
 
+from proxy.config.cluster import ClusterHealth, Endpoint
+from proxy.config.model import Address
 from proxy.config.snapshot import Snapshot
 
 _SECTIONS = (
@@ -18,6 +22,18 @@ _SECTIONS = (
     ("certificates", "SecretsConfigDump", "secrets", "secret"),
     ("bundles", "SecretsConfigDump", "secrets", "secret"),
 )
+
+Ejected = Mapping[str, frozenset[Address]]
+
+ACTIVE_HC, OUTLIER_CHECK, EDS_HEALTH = "failed_active_hc", "failed_outlier_check", "failed_eds_health"
+EDS_DEGRADED = "degraded_eds_health"
+REMOVAL, PENDING = "pending_dynamic_removal", "pending_active_hc"
+_JSON_FLAGS = {
+    ACTIVE_HC: "failed_active_health_check",
+    OUTLIER_CHECK: "failed_outlier_check",
+    REMOVAL: "pending_dynamic_removal",
+    PENDING: "pending_active_hc",
+}
 
 
 def plain(value: Any) -> Any:
@@ -64,38 +80,64 @@ def config_dump(
     return {"configs": configs, "waiting_for": list(waiting_for)}
 
 
-def clusters_text(snapshot: Snapshot) -> str:
-    """Envoy's /clusters."""
+def clusters_text(snapshot: Snapshot, ejected: Ejected = MappingProxyType({})) -> str:
+    """Envoy's /clusters. `ejected`: by cluster, whom outlier detection keeps out."""
     lines: list[str] = []
     for name, cluster in sorted(snapshot.clusters.items()):
         breakers = cluster.circuit_breakers
         lines += [f"{name}::default_priority::{item.name}::{getattr(breakers, item.name)}" for item in fields(breakers)]
         lines.append(f"{name}::added_via_api::{str(cluster.discovery == 'EDS').lower()}")
-        assignment = snapshot.assignments.get(cluster.load_assignment)
-        for endpoint in assignment.endpoints if assignment else ():
-            flags = "healthy" if endpoint.healthy else "/failed_eds_health"
-            lines.append(f"{name}::{endpoint.address}::health_flags::{flags}")
+        for endpoint, flags in _hosts(snapshot, name, ejected):
+            shown = "".join(f"/{flag}" for flag in flags) or "healthy"
+            lines.append(f"{name}::{endpoint.address}::health_flags::{shown}")
             lines.append(f"{name}::{endpoint.address}::weight::{endpoint.weight}")
             lines += [f"{name}::{endpoint.address}::{key}::{value}" for key, value in endpoint.labels]
     return "".join(line + "\n" for line in lines)
 
 
-def clusters_json(snapshot: Snapshot) -> dict[str, Any]:
-    """Envoy's /clusters?format=json."""
+def clusters_json(snapshot: Snapshot, ejected: Ejected = MappingProxyType({})) -> dict[str, Any]:
+    """Envoy's /clusters?format=json (envoy.admin.v3.Clusters)."""
     statuses = []
     for name, cluster in sorted(snapshot.clusters.items()):
-        assignment = snapshot.assignments.get(cluster.load_assignment)
         hosts = [
             {
                 "address": {"socket_address": {"address": endpoint.address.host, "port_value": endpoint.address.port}},
                 "weight": endpoint.weight,
-                "health_status": {"eds_health_status": "HEALTHY" if endpoint.healthy else "UNHEALTHY"},
+                "health_status": {
+                    "eds_health_status": _eds_status(endpoint),
+                    **{_JSON_FLAGS[flag]: True for flag in flags if flag in _JSON_FLAGS},
+                },
                 "metadata": dict(endpoint.labels),
             }
-            for endpoint in (assignment.endpoints if assignment else ())
+            for endpoint, flags in _hosts(snapshot, name, ejected)
         ]
         statuses.append({"name": name, "added_via_api": cluster.discovery == "EDS", "host_statuses": hosts})
     return {"cluster_statuses": statuses}
+
+
+def _eds_status(endpoint: Endpoint) -> str:
+    if endpoint.degraded:
+        return "DEGRADED"
+    return "HEALTHY" if endpoint.healthy else "UNHEALTHY"
+
+
+def _hosts(snapshot: Snapshot, name: str, ejected: Ejected) -> Iterator[tuple[Endpoint, list[str]]]:
+    """The endpoints of a cluster, each with its health flags, in Envoy's words and order."""
+    cluster = snapshot.clusters[name]
+    assignment = snapshot.assignments.get(cluster.load_assignment)
+    health = snapshot.health.get(name, ClusterHealth(name))
+    failed, pending, out = frozenset(health.failed), frozenset(health.pending), ejected.get(name, frozenset())
+    listed = assignment.endpoints if assignment else ()
+    for endpoint, removed in chain(zip(listed, repeat(False)), zip(health.kept, repeat(True))):
+        flags = {
+            ACTIVE_HC: endpoint.address in failed,
+            OUTLIER_CHECK: endpoint.address in out,
+            EDS_HEALTH: not endpoint.healthy and not endpoint.degraded,
+            EDS_DEGRADED: endpoint.degraded,
+            REMOVAL: removed,
+            PENDING: endpoint.address in pending,
+        }
+        yield endpoint, [flag for flag, is_set in flags.items() if is_set]
 
 
 def certs(snapshot: Snapshot, now: float | None = None) -> dict[str, Any]:

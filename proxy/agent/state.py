@@ -11,12 +11,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from proxy.agent.dns import Resolver, is_name, resolved
+from proxy.agent.metrics import Metrics
 from proxy.config.cluster import Cluster, Endpoint, LoadAssignment
-from proxy.config.model import TlsCertificate, TrustBundle
+from proxy.config.model import Address, TlsCertificate, TrustBundle
 from proxy.config.route import RouteConfiguration
 from proxy.config.snapshot import Snapshot, consistent, diff
+
+if TYPE_CHECKING:
+    from proxy.agent.health.checks import HealthChecks
 
 logger = logging.getLogger(__name__)
 
@@ -118,13 +123,21 @@ class Warming:
 class State:
     """Collects the sources and publishes what they add up to, when it is consistent and differs from the last."""
 
-    def __init__(self, publish: Callable[[Snapshot, Mapping[str, bytes]], None]) -> None:
-        """`publish(snapshot, keys)`: keys holds the PEM of chain and key of each certificate."""
+    def __init__(
+        self,
+        publish: Callable[[Snapshot, Mapping[str, bytes]], None],
+        passed: Callable[[str, Address], None] = lambda _cluster, _address: None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`publish(snapshot, keys)`: keys has the PEM of chain and key of each certificate. `passed(cluster, address)`
+        is told of each active health check that a healthy endpoint passed; `metrics` counts them."""
         self.waiting_for: tuple[str, ...] = ()
         self._publish = publish
         self._sources = Sources()
         self._configured = False
         self._resolver = Resolver(self._dirty)
+        self._passed, self._metrics = passed, metrics or Metrics()
+        self._health: HealthChecks | None = None
         self._warming = Warming()
         self._empty: frozenset[tuple[str, str]] = frozenset()
         self._published: Snapshot | None = None
@@ -155,6 +168,15 @@ class State:
             if timer is not None:
                 timer.cancel()
         await self._resolver.stop()
+        if self._health is not None:
+            await self._health.stop()
+
+    def _checks(self) -> HealthChecks:
+        if self._health is None:
+            from proxy.agent.health.checks import HealthChecks  # a sidecar without checks does not pay for them
+
+            self._health = HealthChecks(self._dirty, self._passed, self._metrics)
+        return self._health
 
     def _dirty(self) -> None:
         # An identity alone is nothing to serve.
@@ -181,13 +203,20 @@ class State:
                 logger.debug("configuration waits: %s%s", problems[0], _more(len(problems)))
             self.waiting_for = problems
             return
+        keys = dict(self._sources.keys)
+        if self._sources.identity is not None:
+            keys[self._sources.identity.certificate.name] = self._sources.identity.pem
+        if self._health is not None or any(c.health_check is not None for c in snapshot.clusters.values()):
+            health = self._checks()
+            health.want(snapshot, keys)
+            self.waiting_for = health.warming()
+            if self.waiting_for:
+                return
+            snapshot = replace(snapshot, health=health.results())
         self.waiting_for = ()
         if self._published is not None and not diff(self._published, snapshot):
             return
         self._published = snapshot
-        keys = dict(self._sources.keys)
-        if self._sources.identity is not None:
-            keys[self._sources.identity.certificate.name] = self._sources.identity.pem
         self._publish(snapshot, keys)
 
 

@@ -10,7 +10,7 @@ from proxy.agent.sockets import ListeningSockets
 from proxy.agent.worker_process import ANSWER_TIMEOUT, COMMAND, Target, WorkerProcess, describe
 from proxy.config.listener import Listener
 from proxy.config.snapshot import Snapshot
-from proxy.worker.channel import Applied, Flush, LogLevel, Stats, Workers
+from proxy.worker.channel import Applied, Flush, LogLevel, Readmit, Stats, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +134,11 @@ class Supervisor:
         self._log_level = level
         for worker in tuple(self._workers):
             worker.send(LogLevel(level))
+
+    def tell(self, message: Readmit) -> None:
+        """Have every worker that there is now act on a message."""
+        for worker in tuple(self._workers):
+            worker.send(message)
 
     def drain(self, seconds: float) -> None:
         """Stop accepting; every worker ends when its requests are finished, or after `seconds`. No restarts."""

@@ -34,8 +34,8 @@ class Ejections:
         if endpoint.removed or endpoint.health.ejected_until:
             return "gone"
         endpoints = cluster.endpoints.values()
-        serving = sum([1 for e in endpoints if e.healthy and not e.health.ejected_until])
-        if not endpoint.healthy:
+        serving = sum([1 for e in endpoints if e.serving])
+        if not endpoint.serving:
             serving += 1  # without it as many are left as there are
         if not self.detector.may_eject(len(self.out), len(endpoints), serving):
             return "overflow"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from proxy.cluster.state import ClusterState, Endpoint, building
-from proxy.config.cluster import LoadAssignment
+from proxy.config.cluster import ClusterHealth, LoadAssignment
+from proxy.config.model import Address
 from proxy.config.snapshot import Delta, Snapshot
 from proxy.telemetry.counters import Counters
+
+_UNCHECKED: Final = ClusterHealth("")
 
 
 class ClusterManager:
@@ -40,6 +45,7 @@ class ClusterManager:
         gone: list[Endpoint] = []
         changed = delta.changed.get("clusters", {})
         assignments = delta.changed.get("assignments", {})
+        health = {*delta.changed.get("health", ()), *delta.removed.get("health", ())}
         before, self.clusters = self.clusters, clusters
         for name, state in before.items():
             if name not in clusters:
@@ -58,6 +64,23 @@ class ClusterManager:
                     gone += state.assign(LoadAssignment(name, ()))
                     stale = True
                 state.configure(config)
-            if stale or config.load_assignment in assignments:
-                gone += state.assign(snapshot.assignments[config.load_assignment])
+            checked = snapshot.health.get(name, _UNCHECKED)
+            if stale or config.load_assignment in assignments or checked.kept != state.kept:
+                state.kept, state.failed = checked.kept, frozenset(checked.failed)
+                assignment = snapshot.assignments[config.load_assignment]
+                if checked.kept:
+                    assignment = replace(assignment, endpoints=assignment.endpoints + checked.kept)
+                gone += state.assign(assignment)
+            elif name in health:
+                state.check(frozenset(checked.failed))
         return gone
+
+    def ejected(self) -> tuple[tuple[str, tuple[Address, ...]], ...]:
+        """By cluster, whom outlier detection keeps out now; clusters where that is nobody are left out."""
+        return tuple(
+            [
+                (name, tuple([endpoint.address for endpoint in state.outlier.out]))
+                for name, state in self.clusters.items()
+                if state.outlier is not None and state.outlier.out
+            ]
+        )

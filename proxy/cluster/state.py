@@ -25,13 +25,14 @@ def building(config: Cluster, draw: Callable[[], float]) -> Building:
 
 class Endpoint:
     """One address that serves. `idle` are connections ready for use, newest last; `waiters` wait for one, oldest
-    first; `connections` counts all, those being opened too."""
+    first; `connections` counts all, those being opened too. `failed`: so say its active health checks."""
 
     __slots__ = (
         "active",
         "address",
         "connecting",
         "connections",
+        "failed",
         "health",
         "healthy",
         "healthy_enough",
@@ -50,6 +51,7 @@ class Endpoint:
         self.address: Address = config.address
         self.text = str(config.address)
         self.take_over(config)
+        self.failed = False
         self.active = 0
         self.connections = 0
         self.connecting = 0
@@ -71,12 +73,12 @@ class Endpoint:
     @property
     def serving(self) -> bool:
         """Whether it is healthy, to all that is known here."""
-        return self.healthy and not self.health.ejected_until
+        return self.healthy and not self.failed and not self.health.ejected_until
 
     @property
     def degraded(self) -> bool:
         """Whether it serves where those do not suffice."""
-        return self.healthy_enough and not self.health.ejected_until
+        return self.healthy_enough and not self.failed and not self.health.ejected_until
 
 
 class ClusterState:
@@ -93,9 +95,11 @@ class ClusterState:
         "connections_total",
         "draw",
         "endpoints",
+        "failed",
         "grpc_slots",
         "http2_transport",
         "idle_timeout",
+        "kept",
         "latency",
         "max_requests",
         "max_requests_per_connection",
@@ -119,6 +123,8 @@ class ClusterState:
         self._take_over(config)
         self.draw = draw
         self.endpoints: dict[Address, Endpoint] = {}
+        self.failed: frozenset[Address] = frozenset()  # by active health checks
+        self.kept: tuple[EndpointConfig, ...] = ()  # what they keep in service though discovery has taken it out
         self._building = building(config, draw)
         self._overprovisioning = 140
         self.picker: Picker[Endpoint] = self._building.leaf(())
@@ -198,11 +204,23 @@ class ClusterState:
                 known = Endpoint(config)
             else:
                 known.take_over(config)
+            known.failed = address in self.failed
             endpoints[address] = known
         self.endpoints = endpoints
         self._overprovisioning = assignment.overprovisioning_factor
         self.rebuild()
         return gone
+
+    def check(self, failed: frozenset[Address]) -> None:
+        """Take over what active health checks have found: these endpoints fail, the others do not."""
+        changed = failed ^ self.failed
+        self.failed = failed
+        for address in changed:
+            endpoint = self.endpoints.get(address)
+            if endpoint is not None:
+                endpoint.failed = address in failed
+        if changed:
+            self.rebuild()
 
     def ejected(self) -> int:
         """How many endpoints outlier detection keeps out of service now."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy.config.balance import LB_DEFAULTS, NO_LOCALITY, LbPolicy, LoadBalancing, Locality
+from proxy.config.health_check import EndpointHealthCheck, HealthCheck
 from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, UpstreamTls
 
@@ -78,6 +79,9 @@ class Cluster:
     protocol: Literal["HTTP1", "HTTP2", "DOWNSTREAM"] = "HTTP1"
     http2: Http2Options = HTTP2_DEFAULTS
     load_balancing: LoadBalancing = LB_DEFAULTS
+    health_check: HealthCheck | None = None
+    # Otherwise an endpoint that discovery has taken out serves on as long as its health check passes.
+    ignore_health_on_host_removal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Endpoint:
     # Takes requests only where the healthy ones of its priority do not suffice, and is not `healthy`.
     degraded: bool = False
     locality: Locality = NO_LOCALITY
+    health_check: EndpointHealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +108,14 @@ class LoadAssignment:
     name: str
     endpoints: tuple[Endpoint, ...]
     overprovisioning_factor: int = 140
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """What the active health checks of the cluster `name` say: `failed` endpoints take no requests; of those, the
+    `pending` ones have not been checked yet. `kept`: discovery has taken them out; they serve on while they pass."""
+
+    name: str
+    failed: tuple[Address, ...] = ()
+    pending: tuple[Address, ...] = ()
+    kept: tuple[Endpoint, ...] = ()

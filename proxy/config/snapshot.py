@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
-from proxy.config.cluster import Cluster, LoadAssignment
+from proxy.config.cluster import Cluster, ClusterHealth, LoadAssignment
 from proxy.config.listener import Listener
 from proxy.config.model import DownstreamTls, TlsCertificate, TrustBundle, UpstreamTls
 from proxy.config.route import RouteConfiguration
@@ -25,6 +25,8 @@ class Snapshot:
     assignments: Mapping[str, LoadAssignment] = field(default_factory=dict)
     certificates: Mapping[str, TlsCertificate] = field(default_factory=dict)
     bundles: Mapping[str, TrustBundle] = field(default_factory=dict)
+    # By cluster, of those with active health checks. The agent finds it out; no resource says it.
+    health: Mapping[str, ClusterHealth] = field(default_factory=dict)
 
 
 KINDS: tuple[str, ...] = tuple(f.name for f in fields(Snapshot))

@@ -12,6 +12,7 @@ import pickle
 import socket
 from dataclasses import dataclass
 
+from proxy.config.model import Address
 from proxy.config.snapshot import Delta
 
 MAX_MESSAGE = 256 * 1024 * 1024
@@ -71,6 +72,14 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
+class Readmit:
+    """An active health check of this endpoint has passed: outlier detection keeps it out no longer."""
+
+    cluster: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class LogLevel:
     """Change the level of the worker's log (a name of the logging module, lower case)."""
 
@@ -98,9 +107,11 @@ class Stats:
     counters: tuple[tuple[MetricKey, int], ...]
     gauges: tuple[tuple[MetricKey, float], ...]
     histograms: tuple[tuple[MetricKey, tuple[int, ...], float], ...]
+    # By cluster, whom outlier detection keeps out now; clusters where that is nobody are left out.
+    ejected: tuple[tuple[str, tuple[Address, ...]], ...] = ()
 
 
-Message = Listen | Key | Update | Flush | Drain | LogLevel | Workers | Applied | Stats
+Message = Listen | Key | Update | Flush | Drain | Readmit | LogLevel | Workers | Applied | Stats
 
 
 def encode(message: Message) -> bytes:

@@ -15,7 +15,7 @@ from time import monotonic
 from proxy.cluster.manager import ClusterManager
 from proxy.cluster.state import ClusterState
 from proxy.config.listener import Listener
-from proxy.config.model import DownstreamTls, UpstreamTls
+from proxy.config.model import Address, DownstreamTls, UpstreamTls
 from proxy.config.snapshot import Delta, Snapshot, apply
 from proxy.telemetry.counters import Counters
 from proxy.worker import channel, tls
@@ -31,6 +31,8 @@ log = logging.getLogger("proxy.worker")
 
 _STATS_SECONDS = 1.0
 _DRAIN_CHECK = 0.1
+_ENDPOINTS = {"assignments", "health"}
+"""The kinds of a snapshot that listeners do not look at."""
 
 
 @dataclass(slots=True)
@@ -96,12 +98,20 @@ class Worker:
                 self._send(channel.Applied(version, self._update(delta)))
             case channel.Flush(id_):
                 self._send(self._stats(id_))
+            case channel.Readmit(name, address):
+                self._readmit(name, address)
             case channel.Drain(seconds):
                 self._drain(seconds)
             case channel.Workers(count):
                 self._workers = count
             case channel.LogLevel(level):
                 logging.getLogger("proxy").setLevel(level.upper())
+
+    def _readmit(self, name: str, address: Address) -> None:
+        cluster = self._clusters.clusters.get(name)
+        endpoint = cluster.endpoints.get(address) if cluster is not None else None
+        if cluster is not None and endpoint is not None:
+            self._pool.outliers.readmit(cluster, endpoint)
 
     def _update(self, delta: Delta) -> str | None:
         """Apply a delta whole, or nothing of it. Returns what is wrong."""
@@ -133,7 +143,7 @@ class Worker:
             for name, cluster in snapshot.clusters.items():
                 http1, http2 = tls.by_protocol(cluster)
                 plan.transports[name] = self._transport(plan, http1), self._transport(plan, http2)
-        if delta.changed.keys() - {"assignments"} or delta.removed.keys() - {"assignments"}:
+        if delta.changed.keys() - _ENDPOINTS or delta.removed.keys() - _ENDPOINTS:
             for listener in snapshot.listeners.values():
                 if listener.filter_chain.tcp is not None:
                     plan.tcp_states[listener.name] = self._tcp_state(plan, listener)
@@ -265,7 +275,8 @@ class Worker:
     # ---- reports and the end
 
     def _stats(self, id_: int) -> channel.Stats:
-        return channel.Stats(id_, *self.counters.take())
+        counters, gauges, histograms = self.counters.take()
+        return channel.Stats(id_, counters, gauges, histograms, self._clusters.ejected())
 
     def _report(self) -> None:
         self._stats_handle = self._loop.call_later(_STATS_SECONDS, self._report)

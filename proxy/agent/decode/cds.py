@@ -9,12 +9,14 @@ from google.protobuf.message import Message
 from proxy.agent.decode import types
 from proxy.agent.decode.balance import read_balancing
 from proxy.agent.decode.eds import read_endpoints, read_overprovisioning
+from proxy.agent.decode.health_check import read_health_checks
 from proxy.agent.decode.http2 import UpstreamProtocol, read_http2_options, read_upstream_protocol
 from proxy.agent.decode.matchers import decode_ads
 from proxy.agent.decode.outlier import read_outlier_detection
 from proxy.agent.decode.reader import Reader, decode, join
 from proxy.agent.decode.tls import check_upstream_alpn, decode_upstream_tls
 from proxy.config.cluster import CircuitBreakers, Cluster, Endpoint, LoadAssignment
+from proxy.config.health_check import GrpcCheck
 from proxy.config.http2 import Http2Options
 
 _DISCOVERY: dict[str, Literal["STATIC", "STRICT_DNS", "EDS"]] = {
@@ -55,7 +57,10 @@ def read_cluster(reader: Reader) -> DecodedCluster:
     breakers = reader.child("circuit_breakers")
     outlier = reader.child("outlier_detection")
     policy, balancing = read_balancing(reader, names=discovery == "STRICT_DNS")
+    check = read_health_checks(reader)
     limits = _protocol_options(reader)
+    if check is not None and isinstance(check.check, GrpcCheck) and limits.get("protocol", "HTTP1") == "HTTP1":
+        reader.error("grpc_health_check is only for a cluster of HTTP/2 (explicit_http_config)", "health_checks[0]")
     tls = decode_upstream_tls(reader)
     if tls is not None and limits.get("protocol") == "HTTP2":
         check_upstream_alpn(reader, tls.alpn_protocols)
@@ -69,6 +74,8 @@ def read_cluster(reader: Reader) -> DecodedCluster:
         tls=tls,
         circuit_breakers=_circuit_breakers(breakers) if breakers else CircuitBreakers(),
         outlier_detection=read_outlier_detection(outlier) if outlier else None,
+        health_check=check,
+        ignore_health_on_host_removal=reader.value("ignore_health_on_host_removal"),
         **limits,
     )
     if discovery == "STATIC":

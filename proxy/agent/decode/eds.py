@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from proxy.agent.decode import types
+from proxy.agent.decode.health_check import read_endpoint_health_check
 from proxy.agent.decode.matchers import decode_address, decode_labels, is_ip
 from proxy.agent.decode.reader import Reader, decode
 from proxy.config.balance import Locality
@@ -122,4 +123,5 @@ def _endpoint(reader: Reader, ip: bool, locality: Locality) -> Endpoint:
     hostname = inner.ascii("hostname")
     if not hostname and not is_ip(address.host):
         hostname = address.host  # STRICT_DNS: the name that is resolved
-    return Endpoint(address, weight, health in _HEALTHY, labels, hostname, health == _DEGRADED, locality)
+    check = read_endpoint_health_check(inner)
+    return Endpoint(address, weight, health in _HEALTHY, labels, hostname, health == _DEGRADED, locality, check)

@@ -38,6 +38,23 @@ def read_header_options(reader: Reader, name: str) -> tuple[HeaderValueOption, .
     return tuple(_option(inner) for inner in reader.children(name))
 
 
+def read_plain_headers(reader: Reader, field: str) -> tuple[tuple[str, str], ...]:
+    """Headers of a request that the agent itself makes: nothing of a client's request can be put into them."""
+    found = []
+    for option in reader.children(field):
+        inner = option.child("header")
+        if inner is None:
+            option.error("is required", "header")
+            continue
+        name, value = inner.required("key").lower(), inner.ascii("value")
+        if name:
+            _check(inner, name, "key")
+        if "%" in value:
+            inner.unsupported("operators are not supported here", "value")
+        found.append((name, value))
+    return tuple(found)
+
+
 def _option(reader: Reader) -> HeaderValueOption:
     action = reader.enum("append_action", _ACTIONS)
     if reader.has("append"):  # deprecated, and excludes the other

@@ -27,6 +27,7 @@ RETRY = "proxy.agent.decode.retry:"
 EDS = "proxy.agent.decode.eds:"
 TLS = "proxy.agent.decode.tls:"
 BALANCE = "proxy.agent.decode.balance:"
+CHECK = "proxy.agent.decode.health_check:"
 HASH = "proxy.agent.decode.hash_policy:"
 HTTP2 = "proxy.agent.decode.http2:"
 LOG = "proxy.agent.decode.access_log:"
@@ -95,7 +96,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
     ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
     ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
-     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config load_assignment metadata transport_socket circuit_breakers outlier_detection typed_extension_protocol_options "
+     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config load_assignment metadata transport_socket circuit_breakers outlier_detection health_checks ignore_health_on_host_removal typed_extension_protocol_options "
      "http2_protocol_options"),  # the last one is deprecated
     ("config.cluster.v3.cluster", "Cluster.RingHashLbConfig", BALANCE + "_ring", "minimum_ring_size maximum_ring_size hash_function"),
     ("config.cluster.v3.cluster", "Cluster.MaglevLbConfig", BALANCE + "_maglev", "table_size"),
@@ -111,12 +112,23 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
      "enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage enforcing_failure_percentage_local_origin "
      "failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time max_ejection_time_jitter "
      "successful_active_health_check_uneject_host always_eject_one_host"),
+    ("config.core.v3.health_check", "HealthCheck", CHECK + "_read",
+     "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold healthy_threshold alt_port reuse_connection "
+     "http_health_check tcp_health_check grpc_health_check no_traffic_interval no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval "
+     "healthy_edge_interval tls_options"),
+    ("config.core.v3.health_check", "HealthCheck.HttpHealthCheck", CHECK + "_http",
+     "host path request_headers_to_add expected_statuses retriable_statuses codec_client_type method"),
+    ("config.core.v3.health_check", "HealthCheck.TcpHealthCheck", "", "send receive"),
+    ("config.core.v3.health_check", "HealthCheck.GrpcHealthCheck", "", "service_name authority initial_metadata"),
+    ("config.core.v3.health_check", "HealthCheck.Payload", CHECK + "_payload", "text binary"),
+    ("config.core.v3.health_check", "HealthCheck.TlsOptions", CHECK + "_alpn", "alpn_protocols"),
     ("config.endpoint.v3.endpoint", "ClusterLoadAssignment", EDS + "_read_resource", "cluster_name endpoints policy"),
     ("config.endpoint.v3.endpoint", "ClusterLoadAssignment.Policy", "", "overprovisioning_factor"),
     ("config.core.v3.base", "Locality", "", "region zone sub_zone"),
     ("config.endpoint.v3.endpoint_components", "LocalityLbEndpoints", "", "locality metadata lb_endpoints load_balancing_weight priority"),
     ("config.endpoint.v3.endpoint_components", "LbEndpoint", EDS + "_endpoint", "endpoint health_status metadata load_balancing_weight"),
-    ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address hostname"),
+    ("config.endpoint.v3.endpoint_components", "Endpoint", "", "address hostname health_check_config"),
+    ("config.endpoint.v3.endpoint_components", "Endpoint.HealthCheckConfig", "", "port_value hostname disable_active_health_check"),
     ("config.core.v3.address", "SocketAddress", "", "protocol address port_value"),
     ("config.accesslog.v3.accesslog", "AccessLog", LOG + "decode_access_log", "name typed_config"),
     ("extensions.access_loggers.file.v3.file", "FileAccessLog", "", "path log_format"),
