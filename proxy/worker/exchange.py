@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Final
 from proxy import errors
 from proxy.config.route import DirectResponse
 from proxy.http import grpc
-from proxy.http.headers import tokens
-from proxy.http.heads import CONNECT, NO_UPGRADE, ResponseHead, ResponseMessage
+from proxy.http.heads import CONNECT, ResponseHead, ResponseMessage
 from proxy.policy import retry
-from proxy.policy.deadline import read_grpc_timeout
 from proxy.telemetry import trace
 from proxy.worker import affinity
+from proxy.worker.deadlines import heed_grpc_timeout
 from proxy.worker.faults import with_flags
 from proxy.worker.filtering import admit_filtered, size
 from proxy.worker.forward import request_fields, request_ids
-from proxy.worker.policies import add_websocket_key, admit, bridge_websocket, edit_request, edit_response
+from proxy.worker.policies import admit, edit_request, edit_response
 from proxy.worker.raw_upstream import RawUpstream
 from proxy.worker.recovery import Recovery
+from proxy.worker.upgrading import add_websocket_key, bridge_websocket, match_upgrade
 
 if TYPE_CHECKING:
     from proxy.cluster.state import ClusterState, Endpoint
-    from proxy.routing.table import CompiledRoute
     from proxy.worker.carrier import Carrier
     from proxy.worker.upstream import Upstream
 
@@ -57,7 +56,7 @@ class Exchange(Recovery):
             return
         if not head.upgrade:
             self.route = state.routes.match(head)
-        elif not self._match_upgrade():
+        elif not match_upgrade(self):
             return
         if state.filters and not admit_filtered(self):
             return
@@ -95,50 +94,8 @@ class Exchange(Recovery):
         if head.te_trailers:
             self.grpc = grpc.is_request(head)
         if head.grpc_timeout is not None:
-            self._heed_grpc_timeout(route, head.grpc_timeout)
+            heed_grpc_timeout(self, route, head.grpc_timeout)
         self._try()
-
-    def _heed_grpc_timeout(self, route: CompiledRoute[ClusterState], value: bytes) -> None:
-        """The client's deadline holds here, too, and beyond (max_stream_duration.grpc_timeout_header_max bounds it)."""
-        seconds = read_grpc_timeout(value)
-        if seconds is None:
-            return
-        most = route.grpc_timeout_header_max
-        if most is not None:
-            if most:
-                seconds = min(seconds, most)
-            seconds = max(seconds - route.grpc_timeout_header_offset, 0.0)
-        self.grpc_deadline = deadline = self.started + seconds
-        if most is not None or not self.stream_deadline or deadline < self.stream_deadline:
-            self.stream_deadline = deadline
-
-    def _match_upgrade(self) -> bool:
-        """Find the route of a request that asks for another protocol, and what of that is passed on: what the route, or
-        else the listener, lets through (upgrade_configs). False: the request was answered here."""
-        head, routes, upgrades = self.head, self.state.routes, self.state.upgrades
-        if head.upgrade != CONNECT:
-            self.route = route = routes.match(head)
-            if route is None or route.forward is None:
-                head.upgrade = NO_UPGRADE  # RFC 9110 §7.8: a server may ignore it
-            else:
-                # HTTP/2 would bypass whatever is decided on each request.
-                asked = [
-                    name
-                    for name in tokens(head.upgrade)
-                    if name != b"h2c" and route.upgrades.get(name, name in upgrades)
-                ]
-                head.upgrade = b", ".join(asked)
-            if self.downstream.multiplexed and route is not None and not head.upgrade:
-                self.reply(errors.UPGRADE_NOT_ALLOWED)  # what goes for a request without it would look like consent
-                return False
-            return True
-        # What follows a CONNECT may not be HTTP, whatever the answer.
-        self.downstream.closing = True
-        self.route = route = routes.match_connect(head)
-        if route is None or (route.forward is not None and not route.upgrades.get(CONNECT, CONNECT in upgrades)):
-            self.reply(errors.CONNECT_NOT_ALLOWED)
-            return False
-        return True
 
     def _try(self) -> None:
         """Pick an endpoint and get a connection to it."""

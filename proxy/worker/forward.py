@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from random import randbytes
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from proxy.http.headers import Headers
-from proxy.policy.deadline import grpc_timeout
+from proxy.worker.deadlines import time_left
 
 if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
@@ -25,18 +24,11 @@ def request_fields(exchange: Exchange) -> Headers:
     elif head.traceparent:
         fields.append((b"traceparent", head.traceparent))
     if head.grpc_timeout is not None:
-        fields.append((b"grpc-timeout", _time_left(exchange, head.grpc_timeout)))
+        fields.append((b"grpc-timeout", time_left(exchange, head.grpc_timeout)))
     client_cert = state.client_cert(head.client_cert, downstream.xfcc)
     if client_cert is not None:
         fields.append((b"x-forwarded-client-cert", client_cert))
     return fields
-
-
-def _time_left(exchange: Exchange, received: bytes) -> bytes:
-    """The client's grpc-timeout, less what has passed here."""
-    if not exchange.grpc_deadline:
-        return received
-    return grpc_timeout(exchange.grpc_deadline - monotonic())
 
 
 class RequestIds:

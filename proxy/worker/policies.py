@@ -3,13 +3,11 @@ configured."""
 
 from __future__ import annotations
 
-from random import randbytes
 from typing import TYPE_CHECKING
 
-from proxy.http import websocket
 from proxy.http.head_policy import HeadRefused, RequestPolicy
 from proxy.http.headers import find
-from proxy.http.heads import RequestHead, ResponseHead
+from proxy.http.heads import ResponseHead
 from proxy.http.path import PathRedirected
 
 if TYPE_CHECKING:
@@ -73,21 +71,3 @@ def edit_response(exchange: Recovery, edits: HeaderEdits, head: ResponseHead) ->
         head.headers = [pair for pair in headers if pair[0] != b"server"]
     if b"date" in names:
         head.dated = find(headers, b"date") is not None
-
-
-def add_websocket_key(head: RequestHead) -> None:
-    """A client on HTTP/2 has no Sec-WebSocket-Key (RFC 8441 §5), and an upstream on HTTP/1.1 needs one."""
-    if find(head.headers, b"sec-websocket-key") is None:
-        head.headers.append((b"sec-websocket-key", websocket.key(randbytes(16))))
-
-
-def bridge_websocket(exchange: Exchange, head: ResponseHead) -> bool:
-    """One side of a WebSocket is HTTP/1.1, whose handshake has a key and its digest (RFC 6455 §4), the other is HTTP/2,
-    which needs none (RFC 8441 §5). A client on HTTP/1.1 gets its digest from here; for one on HTTP/2 the upstream's is
-    checked here: False when it is not the key's. It is passed on: the client may be a proxy with one on HTTP/1.1."""
-    digest = websocket.accept(find(exchange.head.headers, b"sec-websocket-key") or b"")
-    if exchange.downstream.multiplexed:
-        return find(head.headers, b"sec-websocket-accept") == digest
-    head.headers = [pair for pair in head.headers if pair[0] != b"sec-websocket-accept"]
-    head.headers.append((b"sec-websocket-accept", digest))
-    return True
