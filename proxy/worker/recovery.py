@@ -124,9 +124,8 @@ class Recovery(Retrying):
 
     def on_deadline(self, now: float) -> None:
         """The route's timeout has passed."""
-        held = self.injection is not None and self.injection.holding  # by a fault, as if the endpoint were slow
-        if self.cluster is not None and (held or self.upstream is not None) and not self.response_started:
-            self._count_failure(504)  # what is late in the middle of its answer may be long, not ill
+        if not self.response_started:  # what is late in the middle of its answer may be long, not ill
+            self._count_late()
         if self.response_started:
             self._cut("UT", "route timeout")
         else:
@@ -140,7 +139,7 @@ class Recovery(Retrying):
             return
         if self.response_started:
             return  # what has begun may take as long as the route allows
-        self._count_failure(504)
+        self._count_late()
         upstream, self.upstream = self.upstream, None
         if self._retries_late():
             if upstream is not None:
@@ -175,6 +174,13 @@ class Recovery(Retrying):
             upstream.finish()
         self._drop_upstream()
         self._finish(False)
+
+    def _count_late(self) -> None:
+        """The endpoint did not answer in time; not so, if the request still waits for a connection: that this one's
+        limits do not allow is no fault of the endpoint, and one that cannot be had is counted by the pool."""
+        held = self.injection is not None and self.injection.holding  # by a fault, as if the endpoint were slow
+        if held or self.upstream is not None:
+            self._count_failure(504)
 
     def _count_failure(self, status: int) -> None:
         """No answer came from the endpoint; `status` says what that is as good as."""

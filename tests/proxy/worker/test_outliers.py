@@ -121,6 +121,15 @@ async def test_what_counts() -> None:
                 assert after - before == (1 if kind else 0), name
 
 
+async def test_who_waits_for_room_blames_nobody() -> None:
+    config = options({"circuit_breakers": CircuitBreakers(max_connections=1)}, {"timeout": 0.1})
+    async with worker() as one, upstream(App(b"")) as silent, upstream(App(b"")) as other:
+        assert await one.apply(snapshot(one.port, silent, other, **config)) is None
+        answers = await asyncio.gather(*(one.talk(GET) for _ in range(10)))
+        assert [answer[9:12] for answer in answers] == [b"504"] * 10
+        assert await one.count(DETECTED) == 0  # each endpoint was late once, and nine of ten never got there
+
+
 @pytest.mark.parametrize("split", [False, True])
 async def test_connections_that_fail_count_even_when_nobody_waits_any_more(split: bool) -> None:
     retry = {"action": {"retry": RetryPolicy(frozenset(("connect-failure",)), 1)}}
