@@ -156,6 +156,11 @@ class Lane:
         self.servers.append(server)
         return server
 
+    def ask(self, client: Client, stream: int, method: bytes = b"GET") -> None:
+        """Have the client ask for it, and wait for nothing; a POST is left open."""
+        flags = frames.END_HEADERS | (0 if method == b"POST" else frames.END_STREAM)
+        client.send(frames.headers(stream, frames.request(method, self.path), flags))
+
     def silent(self) -> bool:
         """True when no further connection waits to be accepted."""
         self._listening.settimeout(0)
