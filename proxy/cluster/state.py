@@ -40,6 +40,7 @@ class Endpoint:
         "idle",
         "latency",
         "locality",
+        "metadata",
         "removed",
         "streams",
         "text",
@@ -68,6 +69,7 @@ class Endpoint:
         self.healthy = config.healthy
         self.healthy_enough = config.degraded
         self.locality = config.locality
+        self.metadata = config.metadata
         self.hostname = config.hostname.encode()
 
     @property

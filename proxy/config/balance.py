@@ -8,6 +8,30 @@ from typing import Literal
 LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "PEAK_EWMA"]
 
 
+Metadata = tuple[tuple[str, str], ...]
+"""filter_metadata["envoy.lb"] as sorted (key, value in JSON) pairs: what subsets are made by."""
+
+Fallback = Literal["NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET"]
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSelector:
+    """envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector; the keys are sorted."""
+
+    keys: tuple[str, ...]
+    fallback: Literal[Fallback, "NOT_DEFINED", "KEYS_SUBSET"] = "NOT_DEFINED"
+    fallback_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subsets:
+    """envoy.config.cluster.v3.Cluster.LbSubsetConfig."""
+
+    selectors: tuple[SubsetSelector, ...] = ()
+    fallback: Fallback = "NO_FALLBACK"
+    default: Metadata = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadBalancing:
     """The options of every lb_policy, with Envoy's defaults.
@@ -30,6 +54,7 @@ class LoadBalancing:
     ewma_default_rtt: float = 0.03
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
+    subsets: Subsets | None = None
 
 
 @dataclass(frozen=True, slots=True)

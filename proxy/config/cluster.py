@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.config.balance import LB_DEFAULTS, NO_LOCALITY, LbPolicy, LoadBalancing, Locality
+from proxy.config.balance import LB_DEFAULTS, NO_LOCALITY, LbPolicy, LoadBalancing, Locality, Metadata
 from proxy.config.health_check import EndpointHealthCheck, HealthCheck
 from proxy.config.http2 import HTTP2_DEFAULTS, Http2Options
 from proxy.config.model import Address, UpstreamTls
@@ -99,6 +99,7 @@ class Endpoint:
     degraded: bool = False
     locality: Locality = NO_LOCALITY
     health_check: EndpointHealthCheck | None = None
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.config.balance import Metadata
 from proxy.config.fault import Fault
 from proxy.config.filters import CorsPolicy
 from proxy.config.model import StringMatcher
@@ -69,10 +70,12 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:
-    """One entry of envoy.config.route.v3.WeightedCluster; a single `cluster` is one entry of weight 1."""
+    """One entry of envoy.config.route.v3.WeightedCluster; a single `cluster` is one entry of weight 1. `metadata_match`
+    is the entry's and the route's together: which subset of the cluster."""
 
     name: str
     weight: int = 1
+    metadata_match: Metadata = ()
 
 
 AppendAction = Literal["APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from proxy.config.balance import Metadata
 from proxy.config.filters import CorsPolicy
 from proxy.config.rate_limit import nearest
 from proxy.config.route import (
@@ -50,8 +51,9 @@ class Defaults:
 class CompiledRoute(Generic[Target]):
     """A route with its clusters resolved. `targets` holds (cumulative weight, target); `total` is the last.
 
-    `cors` is what it, its virtual host and its route configuration say together, `fault` and `local_rate_limit`
-    what the nearest of them says; `grpc_timeout_header_max` and `grpc_timeout_header_offset` are ForwardAction's."""
+    `metadata` says what an endpoint of each target must have, if that is anything. `cors` is what it, its virtual
+    host and its route configuration say together, `fault` and `local_rate_limit` what the nearest of them says;
+    `grpc_timeout_header_max` and `grpc_timeout_header_offset` are ForwardAction's."""
 
     __slots__ = (
         "action",
@@ -70,6 +72,7 @@ class CompiledRoute(Generic[Target]):
         "local_rate_limit",
         "matches",
         "max_stream_duration",
+        "metadata",
         "name",
         "prefix",
         "prefix_rewrite",
@@ -98,6 +101,7 @@ class CompiledRoute(Generic[Target]):
         self.prefix_rewrite: bytes | None = None
         self.host_rewrite: bytes | None = None
         self.targets: tuple[tuple[int, Target], ...] = ()
+        self.metadata: tuple[Metadata, ...] = ()
         self.total = 0
         self.timeout = 0.0
         self.retry: RetryPolicy | None = None
@@ -129,11 +133,14 @@ class CompiledRoute(Generic[Target]):
         )
         if self.forward is not None:
             targets = []
+            metadata = []
             for cluster in self.forward.clusters:
                 self.total += cluster.weight
                 if cluster.weight:
                     targets.append((self.total, resolve(cluster.name)))
+                    metadata.append(cluster.metadata_match)
             self.targets = tuple(targets)
+            self.metadata = tuple(metadata) if any(metadata) else ()
             self.timeout = self.forward.timeout
             self.retry = self.forward.retry
             self.upgrades = {name.encode(): enabled for name, enabled in self.forward.upgrades}
@@ -161,6 +168,14 @@ class CompiledRoute(Generic[Target]):
             if point < bound:
                 return target
         return targets[-1][1]
+
+    def target_index(self, draw: Callable[[], float]) -> int:
+        """The same, as an index of `targets` and `metadata`."""
+        point = draw() * self.total
+        for index, (bound, _) in enumerate(self.targets):
+            if point < bound:
+                return index
+        return len(self.targets) - 1
 
     def rewritten(self, target: bytes) -> bytes:
         """The request target for the upstream (RouteAction.prefix_rewrite)."""

@@ -1,12 +1,14 @@
-"""Where load balancing meets an exchange beyond the pick itself. Called only where a route has hash policies, or a
-cluster balances by latency."""
+"""Where load balancing meets an exchange beyond the pick itself. Called only where a route has hash policies or
+asks for a subset, or a cluster balances by latency."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.http.heads import ResponseHead
+from proxy.policy.balance.hosts import Context
 from proxy.policy.hash_policy import hash_request
 
 if TYPE_CHECKING:
@@ -15,10 +17,17 @@ if TYPE_CHECKING:
     from proxy.worker.exchange import Exchange
 
 
-def note(exchange: Exchange, route: CompiledRoute[ClusterState]) -> None:
-    """Work out what picks depend on."""
-    connection = exchange.downstream.address + exchange.state.name
-    exchange.context = hash_request(route.hash_policy, exchange.head, exchange.downstream_address(), connection)
+def place(exchange: Exchange, route: CompiledRoute[ClusterState], draw: Callable[[], float]) -> ClusterState:
+    """The cluster of a request, as CompiledRoute.target gives it; and work out what picks from it depend on."""
+    context = Context()
+    if route.hash_policy:
+        connection = exchange.downstream.address + exchange.state.name
+        context = hash_request(route.hash_policy, exchange.head, exchange.downstream_address(), connection)
+    exchange.context = context
+    index = route.target_index(draw)
+    if route.metadata:
+        context.metadata = route.metadata[index]
+    return route.targets[index][1]
 
 
 def begin_try(exchange: Exchange, cluster: ClusterState) -> None:

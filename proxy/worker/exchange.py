@@ -78,9 +78,8 @@ class Exchange(Recovery):
             return
         if route.request_edits is not None:
             edit_request(self, route.request_edits)
-        if route.hash_policy:
-            affinity.note(self, route)
-        self.cluster = cluster = route.target(random)
+        placed = route.hash_policy or route.metadata
+        self.cluster = cluster = affinity.place(self, route, random) if placed else route.target(random)
         if cluster.active >= cluster.max_requests:
             self.cluster = None  # it is not counted among the cluster's active ones
             self.reply(errors.OVERFLOW, f"cluster {cluster.name}: max_requests")

@@ -8,8 +8,9 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
+from proxy.agent.decode.lb_metadata import struct_metadata
 from proxy.agent.decode.reader import Reader
-from proxy.config.balance import LbPolicy, LoadBalancing
+from proxy.config.balance import LbPolicy, LoadBalancing, Metadata, Subsets, SubsetSelector
 
 _POLICIES: dict[str, LbPolicy] = {
     "ROUND_ROBIN": "ROUND_ROBIN",
@@ -23,6 +24,8 @@ _CONFIGS: dict[str, LbPolicy] = {
     "maglev_lb_config": "MAGLEV",
     "least_request_lb_config": "LEAST_REQUEST",
 }
+_FALLBACKS: dict[str, Any] = {name: name for name in ("NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET")}
+_SELECTOR_FALLBACKS: dict[str, Any] = {**_FALLBACKS, "NOT_DEFINED": "NOT_DEFINED", "KEYS_SUBSET": "KEYS_SUBSET"}
 _HASH_FUNCTIONS: dict[str, Any] = {"XX_HASH": "XX_HASH", "MURMUR_HASH_2": "MURMUR_HASH_2"}
 _MOST_POINTS = 8 * 1024 * 1024  # the proto's own validation rules
 _LARGEST_TABLE = 5_000_011
@@ -42,6 +45,9 @@ def read_balancing(reader: Reader, *, names: bool) -> tuple[LbPolicy, LoadBalanc
     common = reader.child("common_lb_config")
     if common is not None:
         options |= _common(common, names)
+    subsets = reader.child("lb_subset_config")
+    if subsets is not None:
+        options["subsets"] = _subsets(subsets)
     if reader.has("metadata"):
         policy, ours = _of_our_own(reader, policy)
         options |= ours
@@ -107,6 +113,27 @@ _READERS: dict[LbPolicy, Callable[[Reader], dict[str, Any]]] = {
     "MAGLEV": _maglev,
     "LEAST_REQUEST": _least_request,
 }
+
+
+def _subsets(reader: Reader) -> Subsets:
+    selectors: list[SubsetSelector] = []
+    for inner in reader.children("subset_selectors"):
+        keys = tuple(sorted(set(inner.value("keys"))))
+        fallback = inner.enum("fallback_policy", _SELECTOR_FALLBACKS)
+        fewer = tuple(sorted(set(inner.value("fallback_keys_subset"))))
+        if not keys:
+            inner.error("needs at least one key", "keys")
+        if (fallback == "KEYS_SUBSET") != bool(fewer):
+            inner.error("belongs to fallback_policy KEYS_SUBSET, which needs it", "fallback_keys_subset")
+        elif fewer and not set(fewer) < set(keys):
+            inner.error("must be some of the keys, not all", "fallback_keys_subset")
+        if any(keys == other.keys for other in selectors):
+            inner.error("are those of another selector", "keys")
+        selectors.append(SubsetSelector(keys, fallback, fewer))
+    default: Metadata = ()
+    if reader.has("default_subset"):
+        default = struct_metadata(reader.opaque("default_subset"))
+    return Subsets(tuple(selectors), reader.enum("fallback_policy", _FALLBACKS), default)
 
 
 def _common(reader: Reader, names: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from proxy.agent.decode import types
 from proxy.agent.decode.health_check import read_endpoint_health_check
+from proxy.agent.decode.lb_metadata import lb_metadata, read_lb_metadata
 from proxy.agent.decode.matchers import decode_address, decode_labels, is_ip
 from proxy.agent.decode.reader import Reader, decode
 from proxy.config.balance import Locality
@@ -108,7 +109,9 @@ def _plain_endpoint(entry: Any, locality: Locality) -> Endpoint | None:
     if not is_ip(host) or port > 65535 or weight == 0:
         return None
     health = fields.get("health_status", 0)
-    return Endpoint(Address(host, port), weight, health in _HEALTHY, labels, "", health == _DEGRADED, locality)
+    lb = lb_metadata(fields["metadata"]) if "metadata" in fields else ()
+    degraded = health == _DEGRADED
+    return Endpoint(Address(host, port), weight, health in _HEALTHY, labels, "", degraded, locality, metadata=lb)
 
 
 def _endpoint(reader: Reader, ip: bool, locality: Locality) -> Endpoint:
@@ -124,4 +127,5 @@ def _endpoint(reader: Reader, ip: bool, locality: Locality) -> Endpoint:
     if not hostname and not is_ip(address.host):
         hostname = address.host  # STRICT_DNS: the name that is resolved
     check = read_endpoint_health_check(inner)
-    return Endpoint(address, weight, health in _HEALTHY, labels, hostname, health == _DEGRADED, locality, check)
+    degraded, lb = health == _DEGRADED, read_lb_metadata(reader, "metadata")
+    return Endpoint(address, weight, health in _HEALTHY, labels, hostname, degraded, locality, check, lb)

@@ -10,6 +10,7 @@ from proxy.agent.decode import types
 from proxy.agent.decode.filters import read_per_filter_config
 from proxy.agent.decode.hash_policy import read_hash_policies
 from proxy.agent.decode.header_options import read_header_mutations
+from proxy.agent.decode.lb_metadata import read_lb_metadata
 from proxy.agent.decode.matchers import (
     decode_data,
     decode_header_matcher,
@@ -168,15 +169,17 @@ def _optional_seconds(reader: Reader, name: str) -> float | None:
 
 
 def _clusters(reader: Reader) -> tuple[WeightedCluster, ...]:
+    common = read_lb_metadata(reader, "metadata_match")
     kind = reader.one_of("cluster_specifier", "cluster", "weighted_clusters")
     if kind == "cluster":
-        return (WeightedCluster(reader.required("cluster")),)
+        return (WeightedCluster(reader.required("cluster"), 1, common),)
     if kind == "weighted_clusters" and (inner := reader.child("weighted_clusters")):
         found: list[WeightedCluster] = []
         for entry in inner.children("clusters"):
             if not entry.has("weight"):
                 entry.error("is required", "weight")
-            found.append(WeightedCluster(entry.required("name"), entry.wrapped("weight", 0)))
+            wanted = tuple(sorted({**dict(common), **dict(read_lb_metadata(entry, "metadata_match"))}.items()))
+            found.append(WeightedCluster(entry.required("name"), entry.wrapped("weight", 0), wanted))
         total = sum(cluster.weight for cluster in found)
         if not found:
             inner.error("needs at least one cluster", "clusters")

@@ -7,8 +7,8 @@ a retry.
 
 from __future__ import annotations
 
-from proxy.policy.balance.assemble import assemble
 from proxy.policy.balance.building import Building
 from proxy.policy.balance.hosts import Context, Picker
+from proxy.policy.balance.subset import assemble
 
 __all__ = ["Building", "Context", "Picker", "assemble"]

@@ -14,17 +14,11 @@ from proxy.policy.balance.priority import Level, loads
 from proxy.policy.balance.split import Split
 
 
-def assemble(building: Building, hosts: Sequence[H], overprovisioning: int = 140) -> Picker[H]:
+def assemble_level(building: Building, hosts: Sequence[H], overprovisioning: int) -> Picker[H]:
     """The picker over `hosts`, healthy or not. `overprovisioning`: ClusterLoadAssignment's factor, in percent."""
     by_priority: dict[int, list[H]] = {}
     for host in hosts:
         by_priority.setdefault(host.locality.priority, []).append(host)
-    picker = _priorities(building, by_priority, overprovisioning)
-    building.finished()
-    return picker
-
-
-def _priorities(building: Building, by_priority: dict[int, list[H]], overprovisioning: int) -> Picker[H]:
     groups = [by_priority[priority] for priority in sorted(by_priority)]
     healthy = [[host for host in group if host.serving] for group in groups]
     degraded = [[host for host in group if host.degraded] for group in groups]

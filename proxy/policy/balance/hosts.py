@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from proxy.config.balance import Locality
+from proxy.config.balance import Locality, Metadata
 from proxy.policy.balance.latency import Latency
 
 
@@ -23,6 +23,8 @@ class Host(Protocol):
     @property
     def locality(self) -> Locality: ...
     @property
+    def metadata(self) -> Metadata: ...
+    @property
     def serving(self) -> bool: ...
     @property
     def degraded(self) -> bool: ...
@@ -33,12 +35,14 @@ H = TypeVar("H", bound=Host)
 
 class Context:
     """What a pick may depend on of the request: its hash (64 bits), None when no hash policy gave one. `set_cookies`
-    are what its answer must set so that the next request has the same hash."""
+    are what its answer must set so that the next request has the same hash. `metadata` is what its endpoint must
+    have."""
 
-    __slots__ = ("hash_key", "set_cookies")
+    __slots__ = ("hash_key", "metadata", "set_cookies")
 
-    def __init__(self, hash_key: int | None = None) -> None:
+    def __init__(self, hash_key: int | None = None, metadata: Metadata = ()) -> None:
         self.hash_key = hash_key
+        self.metadata = metadata
         self.set_cookies: list[bytes] = []
 
 

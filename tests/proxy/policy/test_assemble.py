@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality, Metadata, Subsets, SubsetSelector
 from proxy.policy.balance import Building, Context, Picker, assemble
 from proxy.policy.balance.latency import Latency
 from proxy.policy.balance.priority import Level, loads
@@ -29,6 +29,7 @@ class Host:
     active: int = 0
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
+    metadata: Metadata = ()
 
 
 def hosts(count: int, bad: int = 0, degraded: int = 0, **where: object) -> list[Host]:
@@ -154,6 +155,49 @@ def test_a_locality_that_is_ill_gets_less(policy: str) -> None:
     # 4 of 10 healthy, by 1.4: 0.56 of what its weight says.
     of = picker([*ill, *well], policy, locality_weighted=True)
     assert shares(of, ill, well) == pytest.approx([0.56 / 1.56, 1 / 1.56], abs=0.04)
+
+
+def versions(*names: str, **more: str) -> list[Host]:
+    """Two endpoints of each version."""
+    pairs = tuple(more.items())
+    return [Host(f"{n}{i}", metadata=tuple(sorted((("v", n), *pairs)))) for n in names for i in range(2)]
+
+
+def asked(of: Picker[Host], some: Sequence[Host], **wanted: str) -> set[str]:
+    """Who is picked for this metadata_match."""
+    context = Context(None, tuple(sorted(wanted.items())))
+    return {host.text for host in (of.pick((), context) for _ in range(12)) if host is not None}
+
+
+def test_subsets() -> None:
+    some = versions("1", "2", stage="prod") + versions("3", stage="test")
+    selectors = (
+        SubsetSelector(("v",)),
+        SubsetSelector(("stage",), "NO_FALLBACK"),
+        SubsetSelector(("stage", "v"), "KEYS_SUBSET", ("stage",)),
+        SubsetSelector(("x",), "ANY_ENDPOINT"),
+    )
+    of = picker(some, subsets=Subsets(selectors, "DEFAULT_SUBSET", (("v", "1"),)))
+    assert asked(of, some, v="2") == {"20", "21"}
+    assert asked(of, some, stage="prod") == {"10", "11", "20", "21"}
+    assert asked(of, some, stage="test", v="3") == {"30", "31"}
+    assert asked(of, some, stage="test", v="9") == {"30", "31"}  # fewer keys
+    assert asked(of, some, stage="none", v="9") == set()  # of which there is none, and that selector falls back to none
+    assert asked(of, some, v="9") == {"10", "11"}  # the cluster's fallback: its default
+    assert asked(of, some, unknown="1") == {"10", "11"}
+    assert asked(of, some, x="1") == {host.text for host in some}
+    assert asked(of, some) == {"10", "11"}
+    strict = picker(some, subsets=Subsets(selectors))
+    assert (asked(strict, some), asked(strict, some, v="1")) == (set(), {"10", "11"})
+
+
+def test_a_subset_has_its_own_health_and_retries_stay_in_it() -> None:
+    some = versions("1", "2")
+    some[0].serving = False
+    of = picker(some, subsets=Subsets((SubsetSelector(("v",)),), "ANY_ENDPOINT"))
+    assert asked(of, some, v="1") == {"11"}
+    tried = [some[2], some[3]]
+    assert of.pick(tried, Context(None, (("v", "2"),))) in tried
 
 
 HOSTS = st.lists(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality, Metadata
 from proxy.policy.balance import Building, Picker
 from proxy.policy.balance.latency import Latency
 from proxy.policy.balance.peak_ewma import PeakEwma
@@ -33,6 +33,7 @@ class Host:
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
     locality: Locality = NO_LOCALITY
+    metadata: Metadata = ()
     serving: bool = True
     degraded: bool = False
 

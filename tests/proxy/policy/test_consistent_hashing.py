@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality, Metadata
 from proxy.config.route import HashPolicy
 from proxy.http.heads import RequestHead
 from proxy.policy.balance import Building, Context, Picker
@@ -28,6 +28,7 @@ class Host:
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
     locality: Locality = NO_LOCALITY
+    metadata: Metadata = ()
     serving: bool = True
     degraded: bool = False
 

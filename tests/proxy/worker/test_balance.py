@@ -8,9 +8,9 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from proxy.config.balance import LoadBalancing, Locality
+from proxy.config.balance import LoadBalancing, Locality, Subsets, SubsetSelector
 from proxy.config.cluster import LoadAssignment, OutlierDetection
-from proxy.config.route import HashPolicy
+from proxy.config.route import HashPolicy, WeightedCluster
 from tests.support.worker import Handler, Worker, snapshot, upstream, worker
 
 
@@ -109,3 +109,20 @@ async def test_a_priority_that_fails_is_left_and_found_again() -> None:
         async with asyncio.timeout(5):
             while (await ask(one))[0] != 9:
                 pass
+
+
+async def test_a_route_asks_for_a_subset() -> None:
+    subsets = Subsets((SubsetSelector(("v",)),))
+    wanted = (("v", '"2"'),)
+    async with worker() as one, apps(3) as ports:
+        action = {"clusters": (WeightedCluster("app", 1, wanted),)}
+        config = snapshot(one.port, *ports, action=action, cluster={"load_balancing": LoadBalancing(subsets=subsets)})
+        endpoints = config.assignments["app"].endpoints
+        marked = tuple(replace(endpoint, metadata=wanted) for endpoint in endpoints[1:])
+        assert (
+            await one.apply(replace(config, assignments={"app": LoadAssignment("app", endpoints[:1] + marked)})) is None
+        )
+        assert {(await ask(one))[0] for _ in range(6)} == {1, 2}
+        assert await one.apply(config) is None  # no endpoint has it
+        answer = await one.talk(b"GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 503 ")

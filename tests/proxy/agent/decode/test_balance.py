@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.agent.decode import DecodeError, decode_bootstrap
-from proxy.config.balance import LoadBalancing
+from proxy.config.balance import LoadBalancing, Subsets, SubsetSelector
 from proxy.config.cluster import Cluster
 from proxy.config.route import ForwardAction, HashPolicy
 from tests.proxy.agent.decode.test_envoy_judges import judged
@@ -52,16 +52,34 @@ TIERS = {
         "policy": {"overprovisioning_factor": 100},
     },
 }
+SUBSETS = {
+    "lb_subset_config": {
+        "fallback_policy": "DEFAULT_SUBSET",
+        "default_subset": {"v": 1, "stable": True},
+        "subset_selectors": [
+            {"keys": ["v", "stage"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["stage"]},
+            {"keys": ["v"], "fallback_policy": "ANY_ENDPOINT"},
+        ],
+    }
+}
+MATCH = {"metadata_match": {"filter_metadata": {"envoy.lb": {"v": 1, "stage": "prod"}, "other": {"v": 9}}}}
+SPLIT = {
+    "clusters": [
+        {"name": "app", "weight": 1, "metadata_match": {"filter_metadata": {"envoy.lb": {"v": 2}}}},
+        {"name": "app", "weight": 1},
+    ]
+}
 MAGLEV = {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5_000_011}}
 
 
 def everything() -> dict[str, Any]:
-    values = changed("action", hash_policy=HASHED)
+    values = changed("action", hash_policy=HASHED, cluster=None, weighted_clusters=SPLIT, **MATCH)
     values["static_resources"]["clusters"] += [cluster("ring", **RING), cluster("maglev", **MAGLEV)]
     values["static_resources"]["clusters"] += [
         cluster("least", **LEAST),
         cluster("ewma", **EWMA),
         cluster("tiers", **TIERS),
+        cluster("subsets", **SUBSETS),
     ]
     return values
 
@@ -92,6 +110,8 @@ def test_hash_policies() -> None:
         HashPolicy("source_ip"),
         HashPolicy("query_parameter", "q"),
     )
+    prod = ("stage", '"prod"')
+    assert [entry.metadata_match for entry in action.clusters] == [(prod, ("v", "2.0")), (prod, ("v", "1.0"))]
 
 
 def test_policies_and_their_options() -> None:
@@ -103,6 +123,11 @@ def test_policies_and_their_options() -> None:
     assert found["ewma"].lb_policy == "PEAK_EWMA"
     assert found["ewma"].load_balancing == LoadBalancing(ewma_decay_time=5.0, ewma_default_rtt=0.01)
     assert found["tiers"].load_balancing == LoadBalancing(healthy_panic_threshold=12.5, locality_weighted=True)
+    assert found["subsets"].load_balancing.subsets == Subsets(
+        (SubsetSelector(("stage", "v"), "KEYS_SUBSET", ("stage",)), SubsetSelector(("v",), "ANY_ENDPOINT")),
+        "DEFAULT_SUBSET",
+        (("stable", "true"), ("v", "1.0")),
+    )
     assert found["maglev"].load_balancing == LoadBalancing(maglev_table_size=5_000_011)
 
 
@@ -123,6 +148,13 @@ def ours(policy: str = "ROUND_ROBIN", **fields: Any) -> dict[str, Any]:
 
 
 OURS = 'metadata.filter_metadata["pillion"]'
+
+
+def selected(**selector: Any) -> dict[str, Any]:
+    return of_cluster(lb_subset_config={"subset_selectors": [selector]})
+
+
+S = "lb_subset_config.subset_selectors[0]"
 C = "static_resources.clusters[0]"
 H = "hash_policy[0]"
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -133,6 +165,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "panic": (of_cluster(common_lb_config={"healthy_panic_threshold": {"value": 100.5}}), f"{C}.common_lb_config.healthy_panic_threshold.value", "within 0 and 100"),
     "low priority": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1)], "priority": 129}]), f"{C}.load_assignment.endpoints[0].priority", "within 0 and 128"),
     "no overprovisioning": (changed("assignment", policy={"overprovisioning_factor": 0}), f"{C}.load_assignment.policy.overprovisioning_factor", "within 1 and"),
+    "fewer keys of none": (selected(keys=["a"], fallback_policy="KEYS_SUBSET"), f"{S}.fallback_keys_subset", "KEYS_SUBSET"),
+    "other keys": (selected(keys=["a"], fallback_policy="KEYS_SUBSET", fallback_keys_subset=["b"]), f"{S}.fallback_keys_subset", "some of the keys"),
     "one choice": (of_cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}), f"{C}.least_request_lb_config.choice_count", "within 2"),
     "a header of no name": (hashed(header={"header_name": ""}), f"{H}.header.header_name", "is required"),
     "a cookie of no name": (hashed(cookie={"name": ""}), f"{H}.cookie.name", "is required"),
@@ -148,6 +182,8 @@ ONLY_HERE: dict[str, tuple[dict[str, Any], str, str]] = {
     "no time": (ours(lb_policy="PEAK_EWMA", peak_ewma={"decay_time": 5}), f"{OURS}.peak_ewma.decay_time", "as in 0.5s"),
     "no time at all": (ours(lb_policy="PEAK_EWMA", peak_ewma={"default_rtt": "0s"}), f"{OURS}.peak_ewma.default_rtt", "as in 0.5s"),
     "another option": (ours(lb_policy="PEAK_EWMA", peak_ewma={"x": "1s"}), f"{OURS}.peak_ewma.x", "decay_time or"),
+    "no keys": (selected(), f"{S}.keys", "at least one"),
+    "a subset of one": (selected(keys=["a"], single_host_per_subset=True), f"{S}.single_host_per_subset", "not supported"),
     "a policy of another kind": (of_cluster(lb_policy="CLUSTER_PROVIDED"), f"{C}.lb_policy", "CLUSTER_PROVIDED is not supported"),
     "a rewritten header": (hashed(header={"header_name": "a", "regex_rewrite": {}}), f"{H}.header.regex_rewrite", "is not supported"),
     "no cookie's name": (hashed(cookie={"name": "a b"}), f"{H}.cookie.name", "is not the name of a cookie"),

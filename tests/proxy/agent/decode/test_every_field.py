@@ -79,7 +79,7 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("config.route.v3.route_components", "VirtualHost", RDS + "_virtual_host", "name domains routes metadata typed_per_filter_config rate_limits " + MUTATIONS),
     ("config.route.v3.route_components", "Route", RDS + "_route", "name match route direct_response metadata typed_per_filter_config " + MUTATIONS),
     ("config.route.v3.route_components", "RouteMatch", RDS + "_match", "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters grpc"),
-    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration upgrade_configs hash_policy rate_limits include_vh_rate_limits"),
+    ("config.route.v3.route_components", "RouteAction", RDS + "_forward", "cluster weighted_clusters timeout retry_policy prefix_rewrite host_rewrite_literal auto_host_rewrite idle_timeout max_stream_duration upgrade_configs hash_policy metadata_match rate_limits include_vh_rate_limits"),
     ("config.route.v3.route_components", "RouteAction.HashPolicy", HASH + "_policy", "header cookie connection_properties query_parameter terminal"),
     ("config.route.v3.route_components", "RouteAction.HashPolicy.Header", "", "header_name"),
     ("config.route.v3.route_components", "RouteAction.HashPolicy.Cookie", HASH + "_cookie", "name ttl path attributes"),
@@ -96,11 +96,13 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
     ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
     ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
-     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config load_assignment metadata transport_socket circuit_breakers outlier_detection health_checks ignore_health_on_host_removal typed_extension_protocol_options "
+     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config lb_subset_config load_assignment metadata transport_socket circuit_breakers outlier_detection health_checks ignore_health_on_host_removal typed_extension_protocol_options "
      "http2_protocol_options"),  # the last one is deprecated
     ("config.cluster.v3.cluster", "Cluster.RingHashLbConfig", BALANCE + "_ring", "minimum_ring_size maximum_ring_size hash_function"),
     ("config.cluster.v3.cluster", "Cluster.MaglevLbConfig", BALANCE + "_maglev", "table_size"),
     ("config.cluster.v3.cluster", "Cluster.LeastRequestLbConfig", BALANCE + "_least_request", "choice_count"),
+    ("config.cluster.v3.cluster", "Cluster.LbSubsetConfig", BALANCE + "_subsets", "fallback_policy default_subset subset_selectors"),
+    ("config.cluster.v3.cluster", "Cluster.LbSubsetConfig.LbSubsetSelector", "", "keys fallback_policy fallback_keys_subset"),
     ("config.cluster.v3.cluster", "Cluster.CommonLbConfig", BALANCE + "_common", "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config"),
     ("config.cluster.v3.cluster", "Cluster.CommonLbConfig.ConsistentHashingLbConfig", "", "use_hostname_for_hashing"),
     ("config.cluster.v3.circuit_breaker", "CircuitBreakers", CDS + "_circuit_breakers", "thresholds"),

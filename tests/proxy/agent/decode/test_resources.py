@@ -414,7 +414,14 @@ def test_endpoints_with_labels_of_our_own_namespace() -> None:
     assert decode_load_assignment(message) == LoadAssignment(
         "cart",
         (
-            Endpoint(Address("127.0.0.1", 1), 5, True, (("instance", "i"), ("version", "v1")), locality=ZONE),
+            Endpoint(
+                Address("127.0.0.1", 1),
+                5,
+                True,
+                (("instance", "i"), ("version", "v1")),
+                locality=ZONE,
+                metadata=(("a", "1.0"),),
+            ),
             Endpoint(Address("::1", 2), locality=ZONE),
         ),
     )
