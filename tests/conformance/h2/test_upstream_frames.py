@@ -156,6 +156,8 @@ STREAM = [
     Bad("8.2.2 upgrade", headers(1, response(b"200", (b"upgrade", b"h2c"))), BROKEN),
     Bad("8.1.1 more than content-length", headers(1, response(b"200", (b"content-length", b"3")), 4) + data(1, b"fine", 1), BROKEN, EITHER),
     Bad("8.1.1 less than content-length", headers(1, response(b"200", (b"content-length", b"5")), 4) + data(1, b"fine", 1), BROKEN, EITHER),
+    Bad("8.1.1 DATA behind a 204", headers(1, response(b"204"), 4) + data(1, b"x", 1), BROKEN, EITHER),
+    Bad("8.1.1 DATA behind a 304", headers(1, response(b"304"), 4) + data(1, b"x", 1), BROKEN, EITHER),
     Bad("8.1.1 content-length and no content", headers(1, response(b"200", (b"content-length", b"5"))), BROKEN),
     Bad("8.1.1 content-length and trailers too early", headers(1, response(b"200", (b"content-length", b"5")), 4) + headers(1, block((b"x-t", b"1"))), BROKEN, EITHER),
     Bad("8.1.1 two content-lengths", headers(1, response(b"200", (b"content-length", b"4"), (b"content-length", b"5")), 4) + data(1, b"fine", 1), BROKEN, EITHER),
