@@ -104,6 +104,7 @@ def test_only_who_is_well_gets_requests(work: Harness, kind: str) -> None:
         values = bootstrap.hop(listen, 0, admin)
         (cluster,) = values["static_resources"]["clusters"]
         cluster["health_checks"] = [CHECK]
+        cluster["outlier_detection"] = DETECTION
         cluster["load_assignment"]["endpoints"] = [
             {"lb_endpoints": [{"endpoint": {"address": bootstrap.address(app.port)}} for app in apps]}
         ]
@@ -133,25 +134,10 @@ def test_only_who_is_well_gets_requests(work: Harness, kind: str) -> None:
                 lambda: metric(admin, "health_check_attempt_total", cluster="upstream") > before, 5, "more checks"
             )
             assert metric(admin, "health_check_healthy", cluster="upstream") == 4
-
-
-def test_a_passed_check_ends_an_ejection(work: Harness) -> None:
-    listen, admin = free_ports(2)
-    with serving() as bad, serving() as good:
-        bad.status = 500
-        values = bootstrap.hop(listen, 0, admin)
-        (cluster,) = values["static_resources"]["clusters"]
-        cluster["health_checks"] = [{**CHECK, "interval": "0.3s"}]
-        cluster["outlier_detection"] = DETECTION
-        cluster["load_assignment"]["endpoints"] = [
-            {"lb_endpoints": [{"endpoint": {"address": bootstrap.address(app.port)}} for app in (bad, good)]}
-        ]
-        start(work, "pillion", bootstrap.write(work.directory, "readmit", values), admin)
-        for _ in range(8):
-            request(listen, "/")
-        assert metric(admin, "outlier_detection_ejections_enforced_total", cluster="upstream") == 1
-        # It would be for ten minutes.
-        wait_until(
-            lambda: not metric(admin, "outlier_detection_ejections_active", cluster="upstream"), 10, "its return"
-        )
-        assert "failed" not in request(admin, "/clusters").body.decode()
+            # Who says that it is well, and is not, would be ejected for ten minutes; but the next check passes.
+            apps[1].status = 500
+            spread()
+            assert metric(admin, "outlier_detection_ejections_enforced_total", cluster="upstream") > 0
+            out = "outlier_detection_ejections_active"
+            wait_until(lambda: not metric(admin, out, cluster="upstream"), 10, "its return")
+            assert "failed" not in request(admin, "/clusters").body.decode()
