@@ -42,6 +42,7 @@ class Endpoint:
         "locality",
         "metadata",
         "removed",
+        "since",
         "streams",
         "text",
         "waiters",
@@ -57,6 +58,7 @@ class Endpoint:
         self.connections = 0
         self.connecting = 0
         self.removed = False
+        self.since = 0.0
         self.health = outlier.Health()
         self.latency = Latency()
         self.idle: dict[Any, None] = {}
@@ -194,6 +196,7 @@ class ClusterState:
         """Take over a changed load assignment. Returns the endpoints that are gone: their idle connections are the
         caller's to close; requests in flight on them go on."""
         wanted = {config.address: config for config in assignment.endpoints}
+        now = self._now()
         gone = [endpoint for address, endpoint in self.endpoints.items() if address not in wanted]
         for endpoint in gone:
             endpoint.removed = True
@@ -202,11 +205,14 @@ class ClusterState:
         endpoints: dict[Address, Endpoint] = {}
         for address, config in wanted.items():
             known = self.endpoints.get(address)
+            well = known is not None and known.healthy and not known.failed
             if known is None:
                 known = Endpoint(config)
             else:
                 known.take_over(config)
             known.failed = address in self.failed
+            if not well:
+                known.since = now
             endpoints[address] = known
         self.endpoints = endpoints
         self._overprovisioning = assignment.overprovisioning_factor
@@ -216,13 +222,19 @@ class ClusterState:
     def check(self, failed: frozenset[Address]) -> None:
         """Take over what active health checks have found: these endpoints fail, the others do not."""
         changed = failed ^ self.failed
+        now = self._now()
         self.failed = failed
         for address in changed:
             endpoint = self.endpoints.get(address)
             if endpoint is not None:
                 endpoint.failed = address in failed
+                endpoint.since = now
         if changed:
             self.rebuild()
+
+    def _now(self) -> float:
+        """The time for slow start, which is to spare who comes while others serve; 0 when nobody does."""
+        return monotonic() if any(endpoint.serving for endpoint in self.endpoints.values()) else 0.0
 
     def ejected(self) -> int:
         """How many endpoints outlier detection keeps out of service now."""

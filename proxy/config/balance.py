@@ -8,6 +8,15 @@ from typing import Literal
 LbPolicy = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "PEAK_EWMA"]
 
 
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    """envoy.config.cluster.v3.Cluster.SlowStartConfig; the window is in seconds."""
+
+    window: float
+    aggression: float = 1.0
+    min_weight_percent: float = 10.0
+
+
 Metadata = tuple[tuple[str, str], ...]
 """filter_metadata["envoy.lb"] as sorted (key, value in JSON) pairs: what subsets are made by."""
 
@@ -55,6 +64,7 @@ class LoadBalancing:
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
     subsets: Subsets | None = None
+    slow_start: SlowStart | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from proxy.agent.decode.lb_metadata import struct_metadata
 from proxy.agent.decode.reader import Reader
-from proxy.config.balance import LbPolicy, LoadBalancing, Metadata, Subsets, SubsetSelector
+from proxy.config.balance import LbPolicy, LoadBalancing, Metadata, SlowStart, Subsets, SubsetSelector
 
 _POLICIES: dict[str, LbPolicy] = {
     "ROUND_ROBIN": "ROUND_ROBIN",
@@ -23,6 +23,7 @@ _CONFIGS: dict[str, LbPolicy] = {
     "ring_hash_lb_config": "RING_HASH",
     "maglev_lb_config": "MAGLEV",
     "least_request_lb_config": "LEAST_REQUEST",
+    "round_robin_lb_config": "ROUND_ROBIN",
 }
 _FALLBACKS: dict[str, Any] = {name: name for name in ("NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET")}
 _SELECTOR_FALLBACKS: dict[str, Any] = {**_FALLBACKS, "NOT_DEFINED": "NOT_DEFINED", "KEYS_SUBSET": "KEYS_SUBSET"}
@@ -105,13 +106,36 @@ def _maglev(reader: Reader) -> dict[str, Any]:
 
 
 def _least_request(reader: Reader) -> dict[str, Any]:
-    return {"choice_count": reader.integer("choice_count", 2, 2, 2**32 - 1)}
+    return {"choice_count": reader.integer("choice_count", 2, 2, 2**32 - 1), **_slow_start(reader)}
+
+
+def _slow_start(reader: Reader) -> dict[str, Any]:
+    inner = reader.child("slow_start_config")
+    if inner is None:
+        return {}
+    window = inner.seconds("slow_start_window", 0.0, positive=True)
+    if not inner.has("slow_start_window"):
+        inner.error("is required", "slow_start_window")
+    aggression, least = 1.0, 10.0
+    given = inner.child("aggression")
+    if given is not None:
+        given.value("runtime_key")
+        aggression = given.value("default_value")
+        if aggression <= 0:
+            given.error(f"must be more than 0, not {aggression:g}", "default_value")
+    percent = inner.child("min_weight_percent")
+    if percent is not None:
+        least = percent.value("value")
+        if not 0 <= least <= 100:
+            percent.error(f"must be within 0 and 100, not {least:g}", "value")
+    return {"slow_start": SlowStart(window, aggression, least)}
 
 
 _READERS: dict[LbPolicy, Callable[[Reader], dict[str, Any]]] = {
     "RING_HASH": _ring,
     "MAGLEV": _maglev,
     "LEAST_REQUEST": _least_request,
+    "ROUND_ROBIN": _slow_start,
 }
 
 

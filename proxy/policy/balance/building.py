@@ -12,6 +12,7 @@ from proxy.policy.balance.peak_ewma import PeakEwma
 from proxy.policy.balance.random_pick import RandomPick
 from proxy.policy.balance.ring_hash import Points, RingHash
 from proxy.policy.balance.round_robin import RoundRobin
+from proxy.policy.balance.slow_start import Warming
 
 
 class Building:
@@ -32,8 +33,18 @@ class Building:
         self._points = Points()
 
     def leaf(self, hosts: Sequence[H], weights: Sequence[float] | None = None) -> Picker[H]:
-        """The picker of the policy over hosts that serve. `weights`, which only ring hash and Maglev take, stand in
-        place of those of the hosts."""
+        """The picker of the policy over hosts that serve, with slow start where one is in its window. `weights`, which
+        only ring hash and Maglev take, stand in place of those of the hosts."""
+        picker = self._plain(hosts, weights)
+        slow_start = self.config.slow_start
+        if slow_start is None:
+            return picker
+        begun = self.now() - slow_start.window
+        if all(host.since <= begun for host in hosts):
+            return picker
+        return Warming(picker, hosts, slow_start, self.draw, self.now)
+
+    def _plain(self, hosts: Sequence[H], weights: Sequence[float] | None = None) -> Picker[H]:
         if self.policy == "LEAST_REQUEST":
             return LeastRequest(hosts, self.draw, self.config)
         if self.policy == "RANDOM":

@@ -11,12 +11,14 @@ from proxy.policy.balance.latency import Latency
 
 class Host(Protocol):
     """An endpoint as a picker sees it: its weight (at least 1), its requests in flight, its address and host name.
-    `serving`: it is healthy; `degraded`: it serves where the healthy do not suffice."""
+    `since`: when it came or became healthy while others served (monotonic, else 0); `serving`: it is healthy;
+    `degraded`: it serves where the healthy do not suffice."""
 
     weight: int
     active: int
     text: str
     hostname: bytes
+    since: float
 
     @property
     def latency(self) -> Latency: ...

@@ -101,6 +101,20 @@ def test_endpoints_keep_their_objects_and_take_over_what_changed() -> None:
     assert mesh.manager.clusters["a"].picker.pick() is None
 
 
+def test_slow_start_is_for_who_comes_while_others_serve() -> None:
+    mesh = Mesh()
+    mesh.apply(snapshot({"a": "a"}, {"a": (1,)}))
+    mesh.apply(snapshot({"a": "a"}, {"a": (1, 2)}))
+    first, second = mesh.manager.clusters["a"].endpoints.values()
+    assert first.since == 0
+    assert second.since > 0
+    for healthy in (False, True):
+        config = EndpointConfig(Address("10.0.0.1", 1), healthy=healthy)
+        other = EndpointConfig(Address("10.0.0.1", 2))
+        mesh.apply(replace(mesh.snapshot, assignments={"a": LoadAssignment("a", (config, other))}))
+    assert first.since > second.since  # it was away
+
+
 def test_other_settings_leave_endpoints_alone_and_tls_does_not() -> None:
     mesh = Mesh()
     mesh.apply(snapshot({"a": "a"}, {"a": (1,)}))

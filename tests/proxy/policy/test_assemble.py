@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality, Metadata, Subsets, SubsetSelector
+from proxy.config.balance import NO_LOCALITY, LoadBalancing, Locality, Metadata, SlowStart, Subsets, SubsetSelector
 from proxy.policy.balance import Building, Context, Picker, assemble
 from proxy.policy.balance.latency import Latency
 from proxy.policy.balance.priority import Level, loads
+from proxy.policy.balance.slow_start import share
 
 POLICIES = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "PEAK_EWMA"]
 
@@ -29,6 +30,7 @@ class Host:
     active: int = 0
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
+    since: float = 0.0
     metadata: Metadata = ()
 
 
@@ -155,6 +157,31 @@ def test_a_locality_that_is_ill_gets_less(policy: str) -> None:
     # 4 of 10 healthy, by 1.4: 0.56 of what its weight says.
     of = picker([*ill, *well], policy, locality_weighted=True)
     assert shares(of, ill, well) == pytest.approx([0.56 / 1.56, 1 / 1.56], abs=0.04)
+
+
+@pytest.mark.parametrize("policy", ["ROUND_ROBIN", "LEAST_REQUEST"])
+def test_slow_start(policy: str) -> None:
+    slow = SlowStart(10.0)
+    now = 100.0
+    some = hosts(4)
+    some[0].since = 100.0
+    config = LoadBalancing(slow_start=slow)
+    of = assemble(Building(policy, config, random.Random(11).random, lambda: now), some)
+    for moment, weight in ((100.0, 0.1), (103.0, 0.3), (108.0, 0.8), (110.0, 1.0), (200.0, 1.0)):
+        now = moment
+        assert shares(of, some[:1]) == pytest.approx([weight / (3 + weight)], abs=0.03)
+    # Who is alone gets all of it.
+    now = 100.0
+    alone = assemble(Building(policy, config, random.Random(11).random, lambda: now), some[:1])
+    assert alone.pick() is some[0]
+
+
+def test_the_growth_of_slow_start() -> None:
+    assert share(0.0, SlowStart(10.0)) == 0.1
+    assert share(5.0, SlowStart(10.0)) == 0.5
+    assert share(5.0, SlowStart(10.0, 2.0)) == pytest.approx(0.707, abs=0.001)  # faster at first
+    assert share(5.0, SlowStart(10.0, 0.5, 50.0)) == 0.5  # its square would be less than the least
+    assert share(11.0, SlowStart(10.0)) == 1.0
 
 
 def versions(*names: str, **more: str) -> list[Host]:

@@ -32,6 +32,7 @@ class Host:
     active: int = 0
     hostname: bytes = b""
     latency: Latency = field(default_factory=Latency)
+    since: float = 0.0
     locality: Locality = NO_LOCALITY
     metadata: Metadata = ()
     serving: bool = True

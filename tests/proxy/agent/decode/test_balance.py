@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.agent.decode import DecodeError, decode_bootstrap
-from proxy.config.balance import LoadBalancing, Subsets, SubsetSelector
+from proxy.config.balance import LoadBalancing, SlowStart, Subsets, SubsetSelector
 from proxy.config.cluster import Cluster
 from proxy.config.route import ForwardAction, HashPolicy
 from tests.proxy.agent.decode.test_envoy_judges import judged
@@ -27,7 +27,12 @@ RING = {
     "ring_hash_lb_config": {"minimum_ring_size": 2, "maximum_ring_size": 4, "hash_function": "MURMUR_HASH_2"},
     "common_lb_config": {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}},
 }
-LEAST = {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 5}}
+SLOW = {
+    "slow_start_window": "10s",
+    "aggression": {"default_value": 2, "runtime_key": "a"},
+    "min_weight_percent": {"value": 20},
+}
+LEAST = {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 5, "slow_start_config": SLOW}}
 EWMA = {
     "lb_policy": "LEAST_REQUEST",
     "metadata": {
@@ -119,7 +124,7 @@ def test_policies_and_their_options() -> None:
     assert (found["app"].lb_policy, found["app"].load_balancing) == ("ROUND_ROBIN", LoadBalancing())
     assert found["ring"].lb_policy == "RING_HASH"
     assert found["ring"].load_balancing == LoadBalancing("MURMUR_HASH_2", 2, 4, use_hostname_for_hashing=True)
-    assert found["least"].load_balancing == LoadBalancing(choice_count=5)
+    assert found["least"].load_balancing == LoadBalancing(choice_count=5, slow_start=SlowStart(10.0, 2.0, 20.0))
     assert found["ewma"].lb_policy == "PEAK_EWMA"
     assert found["ewma"].load_balancing == LoadBalancing(ewma_decay_time=5.0, ewma_default_rtt=0.01)
     assert found["tiers"].load_balancing == LoadBalancing(healthy_panic_threshold=12.5, locality_weighted=True)
@@ -154,6 +159,11 @@ def selected(**selector: Any) -> dict[str, Any]:
     return of_cluster(lb_subset_config={"subset_selectors": [selector]})
 
 
+def slowly(**fields: Any) -> dict[str, Any]:
+    return of_cluster(round_robin_lb_config={"slow_start_config": fields})
+
+
+SLOWLY = "round_robin_lb_config.slow_start_config"
 S = "lb_subset_config.subset_selectors[0]"
 C = "static_resources.clusters[0]"
 H = "hash_policy[0]"
@@ -167,6 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no overprovisioning": (changed("assignment", policy={"overprovisioning_factor": 0}), f"{C}.load_assignment.policy.overprovisioning_factor", "within 1 and"),
     "fewer keys of none": (selected(keys=["a"], fallback_policy="KEYS_SUBSET"), f"{S}.fallback_keys_subset", "KEYS_SUBSET"),
     "other keys": (selected(keys=["a"], fallback_policy="KEYS_SUBSET", fallback_keys_subset=["b"]), f"{S}.fallback_keys_subset", "some of the keys"),
+    "much weight": (slowly(slow_start_window="1s", min_weight_percent={"value": 101}), f"{SLOWLY}.min_weight_percent.value", "within 0 and 100"),
     "one choice": (of_cluster(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}), f"{C}.least_request_lb_config.choice_count", "within 2"),
     "a header of no name": (hashed(header={"header_name": ""}), f"{H}.header.header_name", "is required"),
     "a cookie of no name": (hashed(cookie={"name": ""}), f"{H}.cookie.name", "is required"),
@@ -184,6 +195,8 @@ ONLY_HERE: dict[str, tuple[dict[str, Any], str, str]] = {
     "another option": (ours(lb_policy="PEAK_EWMA", peak_ewma={"x": "1s"}), f"{OURS}.peak_ewma.x", "decay_time or"),
     "no keys": (selected(), f"{S}.keys", "at least one"),
     "a subset of one": (selected(keys=["a"], single_host_per_subset=True), f"{S}.single_host_per_subset", "not supported"),
+    "no window": (slowly(), f"{SLOWLY}.slow_start_window", "is required"),
+    "no aggression": (slowly(slow_start_window="1s", aggression={"default_value": 0.0, "runtime_key": "a"}), f"{SLOWLY}.aggression.default_value", "more than 0"),
     "a policy of another kind": (of_cluster(lb_policy="CLUSTER_PROVIDED"), f"{C}.lb_policy", "CLUSTER_PROVIDED is not supported"),
     "a rewritten header": (hashed(header={"header_name": "a", "regex_rewrite": {}}), f"{H}.header.regex_rewrite", "is not supported"),
     "no cookie's name": (hashed(cookie={"name": "a b"}), f"{H}.cookie.name", "is not the name of a cookie"),

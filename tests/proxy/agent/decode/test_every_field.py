@@ -96,11 +96,13 @@ SUPPORTED: list[tuple[str, str, str, str]] = [
     ("type.matcher.v3.regex", "RegexMatcher", MATCH + "decode_regex", "google_re2 regex"),
     ("config.core.v3.base", "DataSource", MATCH + "decode_data", "filename inline_bytes inline_string"),
     ("config.cluster.v3.cluster", "Cluster", CDS + "read_cluster",
-     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config lb_subset_config load_assignment metadata transport_socket circuit_breakers outlier_detection health_checks ignore_health_on_host_removal typed_extension_protocol_options "
+     "name type connect_timeout lb_policy ring_hash_lb_config maglev_lb_config least_request_lb_config round_robin_lb_config common_lb_config lb_subset_config load_assignment metadata transport_socket circuit_breakers outlier_detection health_checks ignore_health_on_host_removal typed_extension_protocol_options "
      "http2_protocol_options"),  # the last one is deprecated
     ("config.cluster.v3.cluster", "Cluster.RingHashLbConfig", BALANCE + "_ring", "minimum_ring_size maximum_ring_size hash_function"),
     ("config.cluster.v3.cluster", "Cluster.MaglevLbConfig", BALANCE + "_maglev", "table_size"),
-    ("config.cluster.v3.cluster", "Cluster.LeastRequestLbConfig", BALANCE + "_least_request", "choice_count"),
+    ("config.cluster.v3.cluster", "Cluster.LeastRequestLbConfig", BALANCE + "_least_request", "choice_count slow_start_config"),
+    ("config.cluster.v3.cluster", "Cluster.RoundRobinLbConfig", BALANCE + "_slow_start", "slow_start_config"),
+    ("config.cluster.v3.cluster", "Cluster.SlowStartConfig", "", "slow_start_window aggression min_weight_percent"),
     ("config.cluster.v3.cluster", "Cluster.LbSubsetConfig", BALANCE + "_subsets", "fallback_policy default_subset subset_selectors"),
     ("config.cluster.v3.cluster", "Cluster.LbSubsetConfig.LbSubsetSelector", "", "keys fallback_policy fallback_keys_subset"),
     ("config.cluster.v3.cluster", "Cluster.CommonLbConfig", BALANCE + "_common", "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config"),
