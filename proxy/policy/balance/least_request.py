@@ -23,7 +23,7 @@ class LeastRequest(Picker[H]):
         self._choices = config.choice_count
         self._bounds: list[int] = []
         if len({host.weight for host in hosts}) > 1:
-            self._bounds = list(accumulate(host.weight for host in hosts))
+            self._bounds = list(accumulate([host.weight for host in hosts]))
 
     def pick(self, avoid: Sequence[H] = (), context: Context | None = None) -> H | None:
         """The least loaded of the hosts drawn."""

@@ -16,7 +16,7 @@ class RandomPick(Picker[H]):
 
     def __init__(self, hosts: Sequence[H], draw: Callable[[], float]) -> None:
         self._hosts = tuple(hosts)
-        self._bounds = list(accumulate(host.weight for host in hosts))
+        self._bounds = list(accumulate([host.weight for host in hosts]))
         self._draw = draw
 
     def pick(self, avoid: Sequence[H] = (), context: Context | None = None) -> H | None:

@@ -72,7 +72,12 @@ class RingHash(Picker[H]):
             return
         # As many points for the lightest endpoint as the smallest ring has, unless that makes the ring too large.
         most = min(config.maximum_ring_size, max(MOST_POINTS, config.minimum_ring_size))
-        unit = min(config.minimum_ring_size / min(shares), most / sum(shares))
+        total = 0.0  # not sum(), which mypyc takes for an int
+        for share in shares:
+            total += share
+        unit = config.minimum_ring_size / min(shares)
+        if unit * total > most:
+            unit = most / total
         names = keys(self._hosts, config.use_hostname_for_hashing)
         counts = [(name, max(1, int(share * unit))) for name, share in zip(names, shares, strict=True)]
         owners: dict[int, int] = {}
