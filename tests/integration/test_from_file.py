@@ -37,7 +37,7 @@ def start(tree: Tree, kind: str, file: Path, admin: int) -> Process:
         process = tree.start(file.stem, [sys.executable, "-m", "proxy", "-c", str(file)])
 
     def ready() -> bool:
-        process.find("")  # raises when it has ended
+        assert process.returncode is None, process.tail(30)
         try:
             return request(admin, "/ready").status == 200
         except OSError:

@@ -86,7 +86,7 @@ def start(work: Harness, kind: str, file: Path, admin: int) -> None:
     process = work.tree.start(kind, command)
 
     def ready() -> bool:
-        process.find("")  # raises when it has ended
+        assert process.returncode is None, process.tail(30)
         try:
             return request(admin, "/ready").status == 200
         except OSError:

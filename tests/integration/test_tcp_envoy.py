@@ -152,7 +152,7 @@ def start(work: Harness, which: str, port: int) -> Sidecar:
     process = work.tree.start(which, command if which == "pillion" else [str(ENVOY), "-c", str(file), *flags])
 
     def ready() -> bool:
-        process.find("")  # raises when it has ended
+        assert process.returncode is None, process.tail(30)
         try:
             return request(admin, "/ready").status == 200
         except OSError:

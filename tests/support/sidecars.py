@@ -91,7 +91,7 @@ def start(work: Harness, name: str, config: dict[str, Any], listen: int, admin: 
     process = work.tree.start(name, [sys.executable, "-m", "proxy", "-c", str(file), *options])
 
     def ready() -> bool:
-        process.find("")  # raises when it has ended
+        assert process.returncode is None, process.tail(30)
         try:
             return request(admin, "/ready").status == 200
         except OSError:

@@ -1,6 +1,7 @@
 """A sidecar in the mesh as a process, against a real control plane. Its workers are channel_worker.py."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -31,7 +32,11 @@ def free_ports(count):
 
 
 def opened_files(pid):
-    return {fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(fd.readlink())
+    return found
 
 
 class Place:
