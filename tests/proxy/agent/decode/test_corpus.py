@@ -102,7 +102,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "two health checks": (changed("cluster", health_checks=[{}, {}]), f"{C}.health_checks", "more than one"),
     "health check without an interval": (changed("cluster", health_checks=[{"timeout": "1s"}]), f"{C}.health_checks[0].interval", "required"),
     "health check of no kind": (changed("cluster", health_checks=[{"timeout": "1s"}]), f"{C}.health_checks[0]", "grpc_health_check"),
-    "priority": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1)], "priority": 1}]), f"{C}.load_assignment.endpoints[0].priority", "not supported"),
+    "proximity": (changed("assignment", endpoints=[{"lb_endpoints": [endpoint(1)], "proximity": 1}]), f"{C}.load_assignment.endpoints[0].proximity", "not supported"),
     "router's own field": (changed("hcm", http_filters=[router(typed_config={"@type": ROUTER, "suppress_envoy_headers": True})]), f"{H}.http_filters[0].typed_config.suppress_envoy_headers", "not supported"),
     "disabled filter": (changed("hcm", http_filters=[router(disabled=True)]), f"{H}.http_filters[0].disabled", "not supported"),
     "tracing provider": (changed("hcm", tracing={"verbose": True}), f"{H}.tracing.verbose", "not supported"),
