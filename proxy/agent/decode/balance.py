@@ -60,6 +60,8 @@ def _of_our_own(reader: Reader, policy: LbPolicy) -> tuple[LbPolicy, dict[str, A
     metadata = reader.opaque("metadata").filter_metadata
     fields = json_format.MessageToDict(metadata["pillion"]) if "pillion" in metadata else {}
     path = 'metadata.filter_metadata["pillion"]'
+    for name in sorted(fields.keys() - {"lb_policy", "peak_ewma"}):
+        reader.error("is not known; lb_policy and peak_ewma are", f"{path}.{name}")
     wanted, ewma = fields.get("lb_policy"), fields.get("peak_ewma")
     if wanted not in (None, "PEAK_EWMA"):
         reader.error(f"{wanted!r} is not supported, only PEAK_EWMA", f"{path}.lb_policy")

@@ -28,11 +28,11 @@ async def one() -> AsyncIterator[Worker]:
 class App:
     """Answers with `answers` in turn, then with OK. None: breaks the connection instead."""
 
-    def __init__(self, *answers: bytes | None, silent: float = 0.0) -> None:
+    def __init__(self, *answers: bytes | None) -> None:
         self.answers = list(answers)
         self.requests: list[bytes] = []
         self.at: list[float] = []
-        self.silent = silent
+        self.asked = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -40,6 +40,7 @@ class App:
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
             self.requests.append(head + (await reader.readexactly(int(length)) if length else b""))
             self.at.append(time.monotonic())
+            self.asked.set()
             answer = self.answers.pop(0) if self.answers else OK
             if answer is None:
                 return
@@ -62,7 +63,9 @@ def post(*fields: bytes) -> bytes:
     return b"POST / HTTP/1.1\r\nhost: a\r\n" + lines + CLOSE + b"\r\nbody"
 
 
-async def ask(one: Worker, app: App, request: bytes, policy: RetryPolicy, action: dict[str, Any] | None = None) -> bytes:
+async def ask(
+    one: Worker, app: App, request: bytes, policy: RetryPolicy, action: dict[str, Any] | None = None
+) -> bytes:
     """The status line's code and the rest of the answer."""
     async with upstream(app) as port:
         assert await one.apply(snapshot(one.port, port, action={"retry": policy, **(action or {})})) is None
@@ -70,7 +73,9 @@ async def ask(one: Worker, app: App, request: bytes, policy: RetryPolicy, action
 
 
 def on(*conditions: str, **more: Any) -> RetryPolicy:
-    return RetryPolicy(frozenset(conditions), **{"num_retries": 2, "base_interval": 0.001, "max_interval": 0.001, **more})
+    return RetryPolicy(
+        frozenset(conditions), **{"num_retries": 2, "base_interval": 0.001, "max_interval": 0.001, **more}
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ async def test_the_time_of_a_try(one: Worker) -> None:
     assert (await ask(one, app, get(), on("gateway-error", per_try_timeout=0.1))).startswith(b"200")
     assert len(app.requests) == 3
     assert 0.2 <= time.monotonic() - before < 2
-    assert 0.1 <= app.at[1] - app.at[0]
+    assert app.at[1] - app.at[0] >= 0.1
     app = App(*[b""] * 9)
     answer = await ask(one, app, get(), on("gateway-error", per_try_timeout=0.05))
     assert answer.startswith(b"504")
@@ -174,8 +179,7 @@ async def test_a_client_that_leaves_between_two_tries_costs_no_other(one: Worker
         assert await one.apply(snapshot(one.port, port, action={"retry": policy})) is None
         _, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(get())
-        while not app.requests:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(app.asked.wait(), 5)
         await asyncio.sleep(0.05)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()  # a reset, which says at once that it is gone

@@ -166,6 +166,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "retry back-off without a base": (changed("action", retry_policy={"retry_on": "reset", "retry_back_off": {"max_interval": "1s"}}), f"{R}.route.retry_policy.retry_back_off.base_interval", "is required"),
     "retry host predicate": (changed("action", retry_policy={"retry_on": "reset", "retry_host_predicate": [{"name": "envoy.retry_host_predicates.omit_canary_hosts"}]}), f"{R}.route.retry_policy.retry_host_predicate[0].name", "previous_hosts"),
     "retry reset header": (changed("action", retry_policy={"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "x-reset"}]}}), f"{R}.route.retry_policy.rate_limited_retry_back_off.reset_headers[0].name", "Retry-After"),
+    "our cluster metadata": (changed("cluster", metadata={"filter_metadata": {"pillion": {"lb_polcy": "PEAK_EWMA"}}}), f'{C}.metadata.filter_metadata["pillion"].lb_polcy', "lb_policy"),
     "our retry metadata": (changed("route", metadata={"filter_metadata": {"pillion": {"retry_when_safe": "reset"}}}), f'{R}.metadata.filter_metadata["pillion"].retry_when_safe', "retry_on_when_safe"),
     "our retry conditions": (changed("route", metadata={"filter_metadata": {"pillion": {"retry_on_when_safe": "rest"}}}), f'{R}.metadata.filter_metadata["pillion"].retry_on_when_safe', "'rest' is not a retry condition"),
     "domain twice": (changed("host", domains=["a", "A"]), f"{V}.domains[1]", "'all'"),

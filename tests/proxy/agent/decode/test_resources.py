@@ -346,7 +346,7 @@ def test_an_eds_cluster_with_everything() -> None:
         "eds_cluster_config": {"eds_config": ADS, "service_name": "cart-v1"},
         "connect_timeout": "0.25s",
         "lb_policy": "RANDOM",
-        "metadata": {"filter_metadata": {"pillion": {"any": "thing"}}},
+        "metadata": {"filter_metadata": {"istio": {"any": "thing"}}},
         "transport_socket": {"name": "tls", "typed_config": tls},
         "circuit_breakers": {"thresholds": [{"max_connections": 1, "max_requests": 0}]},
         "outlier_detection": {},
