@@ -111,4 +111,8 @@ def _show(markdown: str) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell without job control starts what is in the background so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)  # event loops have a way out for that one

@@ -98,7 +98,8 @@ def test_websocket_passes_a_mesh_as_it_is(bare_mesh: Harness) -> None:
         asyncio.run(talk(caller.outbound))
         for sidecar in (caller, called):
             (record,) = wait_until(lambda: [r for r in access_log(sidecar.process) if r["path"] == "/chat"], 5)  # noqa: B023
-            assert (record["status"], record["flags"]) == (101, "-")
+            # Both sides close at once: DC when the client's end came first.
+            assert (record["status"], record["flags"] in ("-", "DC")) == (101, True)
             assert record["bytes_sent"] > 1_000_000 < record["bytes_received"]
             assert metric(sidecar.admin, "downstream_cx_upgrades_active") == 0
             assert metric(sidecar.admin, "upstream_rq_active") == 0
