@@ -42,6 +42,8 @@ def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
     except OSError as error:
         print(f"pillion: --output {output}: {error.strerror}", file=sys.stderr)
         return 2
+    # A shell without job control has what it starts in the background ignore SIGINT, which SIGTERM becomes here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         wanted = names or [name for name in SCENARIOS if not plan.quick or name not in NOT_QUICK]

@@ -157,8 +157,6 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background may ignore it, and we would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) if number == signal.SIGINT else None,
     )
     try:
         assert process.stderr is not None
