@@ -43,7 +43,7 @@ def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
         print(f"pillion: --output {output}: {error.strerror}", file=sys.stderr)
         return 2
     # A shell without job control has what it starts in the background ignore SIGINT, which SIGTERM becomes here.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         wanted = names or [name for name in SCENARIOS if not plan.quick or name not in NOT_QUICK]
@@ -53,6 +53,7 @@ def run(names: Sequence[str], plan: Plan, output: Path, as_json: bool) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, ignored)
     write(result, output)
     if as_json:
         print(json.dumps(result.as_json(), indent=2))

@@ -113,6 +113,7 @@ class ClusterState:
         "outlier",
         "pending",
         "picker",
+        "protocol",
         "requests",
         "retries",
         "retrying",
@@ -167,6 +168,7 @@ class ClusterState:
             self.outlier = Ejections(detection)
         else:
             ejections.configure(detection)
+        self.protocol = config.protocol
         self.max_requests = config.circuit_breakers.max_requests
         self.max_retries = config.circuit_breakers.max_retries
         self.max_requests_per_connection = config.max_requests_per_connection

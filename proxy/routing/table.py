@@ -74,6 +74,7 @@ class CompiledRoute(Generic[Target]):
         "max_stream_duration",
         "metadata",
         "name",
+        "per_try_timeout",
         "prefix",
         "prefix_rewrite",
         "request_edits",
@@ -105,6 +106,7 @@ class CompiledRoute(Generic[Target]):
         self.total = 0
         self.timeout = 0.0
         self.retry: RetryPolicy | None = None
+        self.per_try_timeout = 0.0
         self.upgrades: dict[bytes, bool] = {}
         self.ends_connect = False
         self.auto_host_rewrite = False
@@ -143,6 +145,8 @@ class CompiledRoute(Generic[Target]):
             self.metadata = tuple(metadata) if any(metadata) else ()
             self.timeout = self.forward.timeout
             self.retry = self.forward.retry
+            if self.retry is not None:
+                self.per_try_timeout = self.retry.per_try_timeout
             self.upgrades = {name.encode(): enabled for name, enabled in self.forward.upgrades}
             self.ends_connect = self.forward.ends_connect
             if self.forward.prefix_rewrite is not None:

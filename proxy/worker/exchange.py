@@ -120,7 +120,7 @@ class Exchange(Recovery):
         assert endpoint is not None
         if self.head.upgrade and self._connect_raw():
             return
-        protocol = cluster.config.protocol
+        protocol = cluster.protocol
         if protocol == "HTTP1" or (protocol == "DOWNSTREAM" and not self.downstream.multiplexed):
             self._get_connection(cluster, endpoint)
         else:
@@ -176,13 +176,13 @@ class Exchange(Recovery):
             message.done,
             message.trailers,
         )
-        retries = route.retry
-        if retries is not None and retries.per_try_timeout and message.done and not self.try_deadline:
-            self._limit_try(retries.per_try_timeout)
+        if route.per_try_timeout and message.done and not self.try_deadline:
+            self.limit_try(route.per_try_timeout)
         if head.length and not message.done and not connection.write_paused:
             self.downstream.resume_request()
 
-    def _limit_try(self, seconds: float) -> None:
+    def limit_try(self, seconds: float) -> None:
+        """The present try has so long, from now on."""
         self.try_deadline = monotonic() + seconds
         self.downstream.hasten(self.try_deadline)
 
@@ -223,9 +223,9 @@ class Exchange(Recovery):
             # As in Envoy the route's timeout is for the answer: it begins with the end of the request.
             self.request_deadline = monotonic() + route.timeout
             self.downstream.hasten(self.request_deadline)
-        retries = route.retry if route is not None and message.done and not self.tunnel else None
-        if retries is not None and retries.per_try_timeout and upstream is not None and not self.try_deadline:
-            self._limit_try(retries.per_try_timeout)
+        seconds = route.per_try_timeout if route is not None and upstream is not None and not self.tunnel else 0.0
+        if seconds and message.done and not self.try_deadline:
+            self.limit_try(seconds)
         if upstream is not None:
             # What follows the end of the body belongs to the next request.
             if not upstream.sent_all and (message.body or message.done):

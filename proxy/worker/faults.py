@@ -91,9 +91,8 @@ class Faults:
             if policy.max_active is None or self.active.count < policy.max_active:
                 self._count("fault_delays_injected_total", cluster)
                 self._injection(exchange).hold(policy, now + seconds)
-                retries = route.retry
-                if retries is not None and retries.per_try_timeout and exchange.message.done:
-                    exchange._limit_try(retries.per_try_timeout)
+                if route.per_try_timeout and exchange.message.done:
+                    exchange.limit_try(route.per_try_timeout)
                 return True
             self._count("fault_overflow_total", cluster)
         return self.abort(exchange, policy)
